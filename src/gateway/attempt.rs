@@ -1,0 +1,68 @@
+//! One request's tries before its first event. Each try is on another worker;
+//! after the first event there are none, since the client has seen it.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tracing::warn;
+
+use super::failure;
+use crate::pool::{Lease, Pool, PoolError};
+use crate::types::{Error, Event, GenerateRequest, GenerationId, ModelRoute};
+use crate::worker::{EventSource, Started, WorkerError};
+
+/// A worker that has begun to answer.
+pub(super) struct Attempt {
+    pub lease: Lease,
+    pub prompt_tokens: Option<u32>,
+    pub first: Event,
+    pub rest: EventSource,
+}
+
+/// Tries up to `attempts` workers for the first event.
+pub(super) async fn first_event(
+    pool: &Pool,
+    attempts: u32,
+    route: &ModelRoute,
+    id: GenerationId,
+    request: &Arc<GenerateRequest>,
+) -> Result<Attempt, Error> {
+    let mut failed: Vec<Arc<str>> = Vec::new();
+    let mut last = None;
+    for _ in 0..attempts {
+        let lease = match pool.acquire(route, &failed).await {
+            Ok(lease) => lease,
+            Err(PoolError::Worker { worker, source }) if source.another_may_help() => {
+                warn!(%id, %worker, error = %source, "adapter not ready, trying another worker");
+                last = Some(failure::worker(&source));
+                failed.push(worker);
+                continue;
+            }
+            // What the first worker said tells more than that there is no second.
+            Err(error) => return Err(last.unwrap_or_else(|| failure::pool(&error))),
+        };
+        match begin(&lease, id, request).await {
+            Ok((prompt_tokens, first, rest)) => return Ok(Attempt { lease, prompt_tokens, first, rest }),
+            Err(error) if error.another_may_help() => {
+                warn!(%id, worker = %lease.worker(), %error, "no first event, trying another worker");
+                last = Some(failure::worker(&error));
+                failed.push(lease.worker().clone());
+            }
+            Err(error) => return Err(failure::worker(&error)),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::internal("a request was given no attempt")))
+}
+
+async fn begin(
+    lease: &Lease,
+    id: GenerationId,
+    request: &Arc<GenerateRequest>,
+) -> Result<(Option<u32>, Event, EventSource), WorkerError> {
+    let Started { prompt_tokens, mut events } = lease.generate(id, request.clone()).await?;
+    match events.next().await {
+        Some(Ok(first)) => Ok((prompt_tokens, first, events)),
+        Some(Err(error)) => Err(error),
+        None => Err(WorkerError::Failed("the stream ended before its first event".to_owned())),
+    }
+}

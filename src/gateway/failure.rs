@@ -1,0 +1,79 @@
+//! The rooms' errors in the product's words. What a tenant reads says what
+//! the tenant can act on; what a room or a worker said goes to the log.
+
+use std::time::Duration;
+
+use crate::admission::Refusal;
+use crate::auth::AuthError;
+use crate::pool::PoolError;
+use crate::types::{Error, ErrorKind};
+use crate::worker::WorkerError;
+
+const SOON: Duration = Duration::from_secs(1);
+
+pub(super) fn unauthenticated(error: AuthError) -> Error {
+    let message = match error {
+        AuthError::Missing => {
+            "You didn't provide an API key. Provide it in an Authorization header using Bearer auth \
+             (Authorization: Bearer YOUR_KEY)."
+        }
+        AuthError::Scheme => {
+            "The Authorization header is malformed. It must be of the form `Authorization: Bearer YOUR_KEY`."
+        }
+        AuthError::UnknownKey => "Incorrect API key provided.",
+    };
+    Error::new(ErrorKind::Unauthenticated, message)
+}
+
+pub(super) fn refused(refusal: Refusal) -> Error {
+    let message = match refusal {
+        Refusal::Concurrency { allowed, .. } => {
+            format!(
+                "Rate limit reached: at most {allowed} generations may run at one time. Try again when one has ended."
+            )
+        }
+    };
+    Error::new(ErrorKind::LimitExceeded(refusal.limit()), message).with_retry_after(SOON)
+}
+
+pub(super) fn deadline(timeout: Duration) -> Error {
+    Error::new(ErrorKind::Deadline, format!("The request did not finish within {} seconds.", timeout.as_secs_f64()))
+}
+
+pub(super) fn shutting_down() -> Error {
+    Error::new(ErrorKind::ShuttingDown, "The server is shutting down.").with_retry_after(SOON)
+}
+
+pub(super) fn pool(error: &PoolError) -> Error {
+    match error {
+        PoolError::NoWorker { .. } => {
+            Error::new(ErrorKind::NoWorker, "No worker can serve this model at the moment.").with_retry_after(SOON)
+        }
+        PoolError::NoArtifact { .. } => adapter_unavailable(),
+        PoolError::Worker { source, .. } => worker(source),
+    }
+    .with_detail(error.to_string())
+}
+
+pub(super) fn worker(error: &WorkerError) -> Error {
+    let told = match error {
+        WorkerError::Refused(refusal) => return refusal.clone(),
+        WorkerError::Busy => {
+            Error::new(ErrorKind::QueueFull, "The server is overloaded. Try again later.").with_retry_after(SOON)
+        }
+        WorkerError::Unavailable(_) => {
+            Error::new(ErrorKind::NoWorker, "No worker can serve this model at the moment.").with_retry_after(SOON)
+        }
+        WorkerError::Failed(_) => Error::new(ErrorKind::Upstream, "The model's worker failed."),
+        WorkerError::AdapterInvalid(_) => {
+            Error::new(ErrorKind::AdapterInvalid, "The model's adapter is broken and cannot be loaded.")
+        }
+        WorkerError::AdapterUnavailable(_) => adapter_unavailable(),
+    };
+    told.with_detail(error.to_string())
+}
+
+fn adapter_unavailable() -> Error {
+    Error::new(ErrorKind::AdapterUnavailable, "The model's adapter cannot be loaded at the moment.")
+        .with_retry_after(SOON)
+}

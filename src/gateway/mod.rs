@@ -1,0 +1,206 @@
+//! The life of a request, told in one place: [`Gateway::generate`].
+//!
+//! Each step asks one other room one question and comes back: resolve the
+//! model name inside the tenant, admit, acquire a worker that has the adapter,
+//! generate, await the first event. `Ok` means that the first event exists, so
+//! whatever fails before it is a true status of the caller's protocol.
+//!
+//! Everything a request holds (permit, lease, pin, the worker's work) lives in
+//! the [`EventStream`] and is given back when that is dropped: dropping is
+//! cancelling.
+
+mod attempt;
+mod failure;
+mod live;
+mod record;
+mod stream;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
+
+use crate::admission::Admission;
+use crate::pool::Pool;
+use crate::telemetry::{Metrics, WorkerReading};
+use crate::types::{Error, GenerateRequest, GenerationId, Tenant};
+
+pub use live::Live;
+pub use stream::EventStream;
+
+use record::Record;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The longest a generation may take, from arrival to last event.
+    pub request_timeout: Duration,
+    /// How many workers a request may try before its first event.
+    pub attempts: u32,
+}
+
+/// Composes the rooms; the edges talk to this and to nothing behind it.
+pub struct Gateway {
+    config: Config,
+    live: ArcSwap<Live>,
+    admission: Admission,
+    pool: Pool,
+    metrics: Arc<Metrics>,
+    /// Turned when running generations have had their time to finish.
+    cut_off: CancellationToken,
+}
+
+/// A generation whose first event exists.
+pub struct Generation {
+    pub id: GenerationId,
+    /// Unix time in seconds.
+    pub created: u64,
+    /// The model's name as the client wrote it.
+    pub model: Arc<str>,
+    pub stream: EventStream,
+}
+
+/// What a tenant may learn of one of its models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelCard {
+    pub name: Arc<str>,
+    /// Unix time in seconds at which the model's configuration was loaded.
+    pub created: u64,
+}
+
+/// What is held now; all zero when nothing runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    pub permits: u32,
+    pub leases: u32,
+    pub pins: usize,
+    /// Sequences that the workers run or keep waiting.
+    pub sequences: u64,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    pub fn new(config: Config, live: Live, pool: Pool, metrics: Arc<Metrics>, cut_off: CancellationToken) -> Self {
+        Self { config, live: ArcSwap::from_pointee(live), admission: Admission::default(), pool, metrics, cut_off }
+    }
+
+    /// The tenant that a request's `authorization` value belongs to.
+    pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Arc<Tenant>, Error> {
+        self.live.load().keyring().authenticate(authorization).map_err(failure::unauthenticated)
+    }
+
+    /// An id for a generation that is about to start.
+    pub fn new_id(&self) -> GenerationId {
+        GenerationId::new(Ulid::generate())
+    }
+
+    /// Runs a request up to its first event. Dropping the future, or later the
+    /// stream, ends the work wherever it is.
+    pub async fn generate(
+        &self,
+        id: GenerationId,
+        tenant: &Arc<Tenant>,
+        request: GenerateRequest,
+    ) -> Result<Generation, Error> {
+        let started = Instant::now();
+        let created = unix_seconds(SystemTime::now());
+        let timeout = request.timeout.map_or(self.config.request_timeout, |own| own.min(self.config.request_timeout));
+        let deadline = started + timeout;
+        let request = Arc::new(request);
+        let mut record = Record::new(id, tenant, request.route, started, self.metrics.clone());
+
+        let steps = async {
+            let (model, route) = tenant
+                .models
+                .get_key_value(request.model.as_str())
+                .ok_or_else(|| Error::model_not_found(&request.model))?;
+            record.resolved(model.clone(), route);
+            let permit = self.admission.admit(tenant).map_err(|refusal| {
+                self.metrics.limited(tenant.id.as_str(), refusal.limit().as_str());
+                failure::refused(refusal)
+            })?;
+            let attempt = attempt::first_event(&self.pool, self.config.attempts, route, id, &request).await?;
+            Ok((model.clone(), permit, attempt))
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = self.cut_off.cancelled() => Err(failure::shutting_down()),
+            outcome = tokio::time::timeout_at(deadline, steps) => outcome.unwrap_or_else(|_| Err(failure::deadline(timeout))),
+        };
+
+        match outcome {
+            Ok((model, permit, attempt)) => {
+                record.first_event(attempt.lease.worker().clone(), attempt.prompt_tokens);
+                let stream = EventStream::new(attempt, permit, record, deadline, timeout, self.cut_off.clone());
+                Ok(Generation { id, created, model, stream })
+            }
+            Err(error) => {
+                record.refused(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The models that the tenant may use, by name.
+    pub fn models(&self, tenant: &Tenant) -> Vec<ModelCard> {
+        let created = self.live.load().loaded();
+        tenant.models.keys().map(|name| ModelCard { name: name.clone(), created }).collect()
+    }
+
+    /// One of the tenant's models; another tenant's is answered like one that
+    /// does not exist.
+    pub fn model(&self, tenant: &Tenant, name: &str) -> Result<ModelCard, Error> {
+        let (name, _) = tenant.models.get_key_value(name).ok_or_else(|| Error::model_not_found(name))?;
+        Ok(ModelCard { name: name.clone(), created: self.live.load().loaded() })
+    }
+
+    /// Logs and counts a request that was refused before [`Gateway::generate`].
+    pub fn record_refusal(&self, tenant: Option<&Tenant>, route: &'static str, error: &Error) {
+        record::refusal(&self.metrics, tenant, route, error);
+    }
+
+    /// What keeps the gateway from serving; empty when it can.
+    pub fn not_ready(&self) -> Vec<String> {
+        let bases = self.live.load();
+        bases.bases().filter_map(|base| self.pool.ready(base).err().map(|why| format!("{base}: {why}"))).collect()
+    }
+
+    /// The text of `/metrics`.
+    pub fn render_metrics(&self) -> Result<String, Error> {
+        let readings: Vec<WorkerReading> = self
+            .pool
+            .workers()
+            .iter()
+            .map(|worker| {
+                let status = worker.status();
+                WorkerReading {
+                    worker: worker.name().to_owned(),
+                    healthy: status.unhealthy.is_none(),
+                    batch_rows: status.batch_rows,
+                    waiting: status.waiting,
+                    kv_tokens: status.kv_tokens,
+                    adapters_resident: worker.adapters_resident() as u64,
+                }
+            })
+            .collect();
+        self.metrics.render(&readings).map_err(|_| Error::internal("the metrics could not be written"))
+    }
+
+    /// What running requests hold; the leak check of tests reads it.
+    pub fn held(&self) -> Held {
+        let workers = self.pool.workers();
+        Held {
+            permits: self.admission.permits_held(),
+            leases: workers.iter().map(|worker| worker.leases()).sum(),
+            pins: workers.iter().map(|worker| worker.pins()).sum(),
+            sequences: workers.iter().map(|worker| worker.status()).map(|it| it.batch_rows + it.waiting).sum(),
+        }
+    }
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

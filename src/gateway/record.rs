@@ -1,0 +1,180 @@
+//! What is remembered of a request, and told exactly once: one log line, the
+//! counters, the histograms. Never its text.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::telemetry::{Metrics, StreamGauge};
+use crate::types::{Error, ErrorKind, Event, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage};
+
+pub(super) struct Record {
+    id: GenerationId,
+    tenant: Arc<Tenant>,
+    route: Route,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    /// Known once the model name was found in the tenant.
+    model: Option<Model>,
+    worker: Option<Arc<str>>,
+    first_event: Option<Instant>,
+    usage: Option<Usage>,
+    /// What is known before the usage comes, for streams that end before it.
+    seen: Usage,
+    finish_reason: Option<FinishReason>,
+    told: bool,
+}
+
+struct Model {
+    name: Arc<str>,
+    base: String,
+    adapter: Option<String>,
+}
+
+/// Logs and counts a request that ended before it became a generation.
+pub(super) fn refusal(metrics: &Metrics, tenant: Option<&Tenant>, route: &'static str, error: &Error) {
+    let tenant = tenant.map(|tenant| tenant.id.as_str());
+    metrics.request(tenant, None, route, error.kind().as_str());
+    info!(
+        tenant,
+        route,
+        outcome = error.kind().as_str(),
+        param = error.param(),
+        error = error.detail().unwrap_or_default(),
+        "request refused"
+    );
+}
+
+// === impl Record ===
+
+impl Record {
+    pub(super) fn new(
+        id: GenerationId,
+        tenant: &Arc<Tenant>,
+        route: Route,
+        started: Instant,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            id,
+            tenant: tenant.clone(),
+            route,
+            metrics,
+            started,
+            model: None,
+            worker: None,
+            first_event: None,
+            usage: None,
+            seen: Usage::default(),
+            finish_reason: None,
+            told: false,
+        }
+    }
+
+    pub(super) fn resolved(&mut self, name: Arc<str>, route: &ModelRoute) {
+        let adapter = route.adapter.as_ref().map(ToString::to_string);
+        self.model = Some(Model { name, base: route.base.to_string(), adapter });
+    }
+
+    /// The worker has begun to answer.
+    pub(super) fn first_event(&mut self, worker: Arc<str>, prompt_tokens: Option<u32>) {
+        self.seen.prompt_tokens = prompt_tokens.unwrap_or(0);
+        let now = Instant::now();
+        self.worker = Some(worker);
+        self.first_event = Some(now);
+        self.metrics.first_token(self.tenant.id.as_str(), self.model_name(), now - self.started);
+    }
+
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Delta(delta) => self.seen.completion_tokens += delta.tokens,
+            Event::Finished { reason, .. } => self.finish_reason = Some(*reason),
+            Event::Usage(usage) => self.usage = Some(*usage),
+        }
+    }
+
+    /// The request failed before its first event.
+    pub(super) fn refused(mut self, error: &Error) {
+        self.tell(error.kind().as_str(), Some(error));
+    }
+
+    /// The generation ended.
+    pub(super) fn ended(&mut self, finish: Finish, error: Option<&Error>) {
+        let usage = self.usage.unwrap_or(self.seen);
+        self.metrics.tokens(
+            self.tenant.id.as_str(),
+            self.model_name(),
+            usage.prompt_tokens.into(),
+            usage.completion_tokens.into(),
+        );
+        self.tell(finish.as_str(), error);
+    }
+
+    pub(super) fn stream_gauge(&self) -> StreamGauge {
+        self.metrics.stream(self.tenant.id.as_str())
+    }
+
+    pub(super) fn inter_token(&self) -> Histogram {
+        self.metrics.inter_token(self.tenant.id.as_str(), self.model_name())
+    }
+
+    fn model_name(&self) -> &str {
+        self.model.as_ref().map_or("unknown", |model| &model.name)
+    }
+
+    fn tell(&mut self, outcome: &'static str, error: Option<&Error>) {
+        self.told = true;
+        let tenant = self.tenant.id.as_str();
+        let model = self.model.as_ref();
+        let usage = self.usage.unwrap_or(self.seen);
+        self.metrics.request(Some(tenant), model.map(|model| &*model.name), self.route.as_str(), outcome);
+        let to_first = self.first_event.map(|at| (at - self.started).as_secs_f64());
+        let detail = error.map(|error| error.detail().unwrap_or(error.message()));
+        macro_rules! line {
+            ($level:ident) => {
+                $level!(
+                    id = %self.id,
+                    tenant,
+                    route = self.route.as_str(),
+                    model = model.map(|model| &*model.name),
+                    base = model.map(|model| &*model.base),
+                    adapter = model.and_then(|model| model.adapter.as_deref()),
+                    worker = self.worker.as_deref(),
+                    outcome,
+                    finish_reason = self.finish_reason.map(FinishReason::as_str),
+                    error = detail,
+                    prompt_tokens = usage.prompt_tokens,
+                    completion_tokens = usage.completion_tokens,
+                    first_event_seconds = to_first,
+                    seconds = self.started.elapsed().as_secs_f64(),
+                    "request"
+                )
+            };
+        }
+        if error.is_some_and(|error| ours_to_mend(error.kind())) { line!(warn) } else { line!(info) }
+    }
+}
+
+impl Drop for Record {
+    /// A request whose future is dropped before its first event was left by
+    /// its client; nobody else gets to tell it.
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(Finish::ClientGone.as_str(), None);
+        }
+    }
+}
+
+/// Whether an operator should look at it.
+fn ours_to_mend(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Upstream
+            | ErrorKind::NoWorker
+            | ErrorKind::AdapterUnavailable
+            | ErrorKind::AdapterInvalid
+            | ErrorKind::Internal
+    )
+}

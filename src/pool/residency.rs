@@ -1,0 +1,241 @@
+//! Which adapters a worker holds now: loaded once however many ask, pinned
+//! while a generation uses them, the least recently used ones unloaded when
+//! memory is short.
+//!
+//! The state behind the lock changes at once and never waits; loads and
+//! unloads run in tasks of their own, so an asker that goes away disturbs
+//! nobody who waits for the same adapter, and one slow load delays no other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::adapters::Artifact;
+use crate::telemetry::Metrics;
+use crate::types::AdapterKey;
+use crate::worker::{AdapterLoad, Driver, WorkerError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Memory that a worker's loaded adapters may take together, unless more
+    /// of them are in use at one time.
+    pub adapter_bytes: u64,
+}
+
+/// One worker's resident set.
+pub(super) struct Residency(Arc<Shared>);
+
+struct Shared {
+    worker: Arc<str>,
+    driver: Arc<dyn Driver>,
+    config: Config,
+    metrics: Arc<Metrics>,
+    /// Loads and unloads under way.
+    tasks: TaskTracker,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_key: HashMap<AdapterKey, Entry>,
+    /// Counts uses; the entry with the lowest stamp was used longest ago.
+    clock: u64,
+}
+
+struct Entry {
+    /// Tells this entry from a later one of the same key.
+    born: u64,
+    state: State,
+    pins: usize,
+    used: u64,
+}
+
+enum State {
+    Loading(watch::Receiver<Option<Result<(), WorkerError>>>),
+    Resident {
+        bytes: u64,
+    },
+    /// Being unloaded; who wants it waits and then loads it anew.
+    Leaving(watch::Receiver<bool>),
+}
+
+/// Keeps an adapter loaded until dropped.
+pub(super) struct Pin {
+    shared: Arc<Shared>,
+    key: AdapterKey,
+    born: u64,
+}
+
+/// What an asker has to do next, decided under the lock.
+enum Next {
+    Ready,
+    Load(watch::Receiver<Option<Result<(), WorkerError>>>),
+    Retry(watch::Receiver<bool>),
+}
+
+// === impl Residency ===
+
+impl Residency {
+    pub(super) fn new(worker: Arc<str>, driver: Arc<dyn Driver>, config: Config, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Shared { worker, driver, config, metrics, tasks: TaskTracker::new(), entries: Mutex::default() }))
+    }
+
+    /// Whether the adapter is loaded, or about to be.
+    pub(super) fn holds(&self, key: &AdapterKey) -> bool {
+        match self.0.entries().by_key.get(key) {
+            Some(entry) => !matches!(entry.state, State::Leaving(_)),
+            None => false,
+        }
+    }
+
+    pub(super) fn resident(&self) -> usize {
+        let entries = self.0.entries();
+        entries.by_key.values().filter(|entry| matches!(entry.state, State::Resident { .. })).count()
+    }
+
+    pub(super) fn pins(&self) -> usize {
+        self.0.entries().by_key.values().map(|entry| entry.pins).sum()
+    }
+
+    /// Waits until the adapter is loaded and pins it. The error reaches only
+    /// those who asked for this adapter.
+    pub(super) async fn pin(&self, artifact: &Artifact) -> Result<Pin, WorkerError> {
+        loop {
+            // The pin is counted first, so that the adapter cannot be chosen
+            // for unloading between the end of its load and our waking up.
+            let (pin, next) = self.0.ask(artifact);
+            match next {
+                Next::Ready => return Ok(pin),
+                Next::Load(mut outcome) => {
+                    let outcome = match outcome.wait_for(Option::is_some).await {
+                        Ok(outcome) => outcome.clone().expect("waited for it to be there"),
+                        Err(_) => Err(WorkerError::AdapterUnavailable("the load was abandoned".to_owned())),
+                    };
+                    return outcome.map(|()| pin);
+                }
+                Next::Retry(mut left) => {
+                    drop(pin);
+                    // An error means that the unloading task is gone, which is as good.
+                    let _ = left.wait_for(|left| *left).await;
+                }
+            }
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask(self: &Arc<Self>, artifact: &Artifact) -> (Pin, Next) {
+        let key = &artifact.key;
+        let mut entries = self.entries();
+        entries.clock += 1;
+        let used = entries.clock;
+        let (born, next) = match entries.by_key.get_mut(key) {
+            Some(entry) => {
+                entry.pins += 1;
+                entry.used = used;
+                let next = match &entry.state {
+                    State::Resident { .. } => Next::Ready,
+                    State::Loading(outcome) => Next::Load(outcome.clone()),
+                    State::Leaving(left) => Next::Retry(left.clone()),
+                };
+                (entry.born, next)
+            }
+            None => {
+                let (tell, outcome) = watch::channel(None);
+                let state = State::Loading(outcome.clone());
+                entries.by_key.insert(key.clone(), Entry { born: used, state, pins: 1, used });
+                self.tasks.spawn(self.clone().load(artifact.clone(), tell));
+                (used, Next::Load(outcome))
+            }
+        };
+        drop(entries);
+        (Pin { shared: self.clone(), key: key.clone(), born }, next)
+    }
+
+    async fn load(self: Arc<Self>, artifact: Artifact, tell: watch::Sender<Option<Result<(), WorkerError>>>) {
+        let Artifact { key, base, folder } = artifact;
+        let started = Instant::now();
+        let loaded = self.driver.load_adapter(AdapterLoad { key: key.clone(), base, folder }).await;
+        let took = started.elapsed();
+        self.metrics.adapter_loaded(took, loaded.is_ok());
+        let outcome = match loaded {
+            Ok(loaded) => {
+                info!(worker = %self.worker, adapter = %key, bytes = loaded.bytes, seconds = took.as_secs_f64(), "adapter loaded");
+                let mut entries = self.entries();
+                if let Some(entry) = entries.by_key.get_mut(&key) {
+                    entry.state = State::Resident { bytes: loaded.bytes };
+                }
+                self.make_room(&mut entries);
+                Ok(())
+            }
+            Err(error) => {
+                warn!(worker = %self.worker, adapter = %key, %error, "adapter not loaded");
+                self.entries().by_key.remove(&key);
+                Err(error)
+            }
+        };
+        tell.send_replace(Some(outcome));
+    }
+
+    /// Starts to unload what was used longest ago and nobody holds, until the
+    /// rest fits into the budget.
+    fn make_room(self: &Arc<Self>, entries: &mut Entries) {
+        loop {
+            let (mut held, mut oldest) = (0, None::<(u64, AdapterKey, u64)>);
+            for (key, entry) in &entries.by_key {
+                let State::Resident { bytes } = entry.state else { continue };
+                held += bytes;
+                if entry.pins == 0 && oldest.as_ref().is_none_or(|(used, ..)| entry.used < *used) {
+                    oldest = Some((entry.used, key.clone(), bytes));
+                }
+            }
+            if held <= self.config.adapter_bytes {
+                return;
+            }
+            let Some((_, key, _)) = oldest else { return };
+            let (tell, left) = watch::channel(false);
+            if let Some(entry) = entries.by_key.get_mut(&key) {
+                entry.state = State::Leaving(left);
+            }
+            self.tasks.spawn(self.clone().unload(key, tell));
+        }
+    }
+
+    async fn unload(self: Arc<Self>, key: AdapterKey, tell: watch::Sender<bool>) {
+        match self.driver.unload_adapter(key.clone()).await {
+            Ok(()) => info!(worker = %self.worker, adapter = %key, "adapter unloaded"),
+            Err(error) => warn!(worker = %self.worker, adapter = %key, %error, "adapter not unloaded"),
+        }
+        self.metrics.adapter_evicted();
+        self.entries().by_key.remove(&key);
+        tell.send_replace(true);
+    }
+}
+
+// === impl Pin ===
+
+impl Pin {
+    pub(super) fn key(&self) -> &AdapterKey {
+        &self.key
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut entries = self.shared.entries();
+        if let Some(entry) = entries.by_key.get_mut(&self.key).filter(|entry| entry.born == self.born) {
+            entry.pins -= 1;
+        }
+        self.shared.make_room(&mut entries);
+    }
+}

@@ -1,0 +1,46 @@
+//! The log: one line an event on standard error, as text or as JSON.
+
+use std::io::{IsTerminal, stderr};
+
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub format: Format,
+    /// A level, or directives such as `info,tenantry::pool=debug`.
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Text,
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { format: Format::Text, filter: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// What is wrong with the filter, if anything is.
+    pub fn check(&self) -> Result<(), String> {
+        EnvFilter::builder().parse(&self.filter).map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Sends this process's log to standard error. Does nothing where a log is set
+/// up already, as in tests.
+pub fn init(config: &Config) {
+    let filter = EnvFilter::builder().parse_lossy(&config.filter);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // The only error is that a log is there already.
+    let _ = match config.format {
+        Format::Text => log.with_ansi(stderr().is_terminal()).try_init(),
+        Format::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+    };
+}

@@ -1,0 +1,262 @@
+//! Every metric of the product: name, type, unit and labels, in one place.
+//!
+//! Label values come from closed sets or from the configuration, never from
+//! what a client wrote, so that the number of series is bounded.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The `content-type` of what [`Metrics::render`] returns.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The label value for a tenant or model that the configuration does not know.
+const UNKNOWN: &str = "unknown";
+
+const FIRST_TOKEN_SECONDS: [f64; 17] =
+    [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 60.0];
+const INTER_TOKEN_SECONDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const LOAD_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    first_token: Family<ModelLabels, Histogram, Buckets>,
+    inter_token: Family<ModelLabels, Histogram, Buckets>,
+    streams: Family<TenantLabels, Gauge>,
+    limited: Family<LimitLabels, Counter>,
+    batch_rows: Family<WorkerLabels, Gauge>,
+    waiting: Family<WorkerLabels, Gauge>,
+    kv_tokens: Family<WorkerLabels, Gauge>,
+    workers: Family<StateLabels, Gauge>,
+    adapters_resident: Family<WorkerLabels, Gauge>,
+    adapter_loads: Family<OutcomeLabels, Counter>,
+    adapter_load: Histogram,
+    adapter_evictions: Counter,
+    build_info: Family<BuildLabels, Gauge<u64, AtomicU64>>,
+}
+
+/// What one worker reports at the time of a scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerReading {
+    pub worker: String,
+    pub healthy: bool,
+    pub batch_rows: u64,
+    pub waiting: u64,
+    pub kv_tokens: u64,
+    pub adapters_resident: u64,
+}
+
+/// Counts a stream as in flight until dropped.
+pub struct StreamGauge(Gauge);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    tenant: String,
+    model: String,
+    route: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    tenant: String,
+    model: String,
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    tenant: String,
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabels {
+    tenant: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    tenant: String,
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerLabels {
+    worker: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+#[derive(Clone)]
+struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+// === impl Metrics ===
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tenantry");
+        let metrics = Self {
+            requests: Family::default(),
+            tokens: Family::default(),
+            first_token: Family::new_with_constructor(Buckets(&FIRST_TOKEN_SECONDS)),
+            inter_token: Family::new_with_constructor(Buckets(&INTER_TOKEN_SECONDS)),
+            streams: Family::default(),
+            limited: Family::default(),
+            batch_rows: Family::default(),
+            waiting: Family::default(),
+            kv_tokens: Family::default(),
+            workers: Family::default(),
+            adapters_resident: Family::default(),
+            adapter_loads: Family::default(),
+            adapter_load: Buckets(&LOAD_SECONDS).new_metric(),
+            adapter_evictions: Counter::default(),
+            build_info: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("requests", "Requests by how they ended", metrics.requests.clone());
+        registry.register("tokens", "Tokens read (input) and generated (output)", metrics.tokens.clone());
+        registry.register_with_unit(
+            "time_to_first_token",
+            "Time from a request's arrival to its first event",
+            Unit::Seconds,
+            metrics.first_token.clone(),
+        );
+        registry.register_with_unit(
+            "inter_token",
+            "Time between two events of one generation",
+            Unit::Seconds,
+            metrics.inter_token.clone(),
+        );
+        registry.register("streams_in_flight", "Generations that run now", metrics.streams.clone());
+        registry.register("rate_limited", "Requests refused by a limit of the tenant", metrics.limited.clone());
+        registry.register("engine_batch_rows", "Sequences in the running batch", metrics.batch_rows.clone());
+        registry.register("engine_waiting", "Sequences that wait for a place in the batch", metrics.waiting.clone());
+        registry.register("engine_kv_tokens", "Positions of the key-value cache in use", metrics.kv_tokens.clone());
+        registry.register("workers", "Workers by state", metrics.workers.clone());
+        registry.register("adapters_resident", "Adapters that a worker holds", metrics.adapters_resident.clone());
+        registry.register("adapter_loads", "Adapter loads by how they ended", metrics.adapter_loads.clone());
+        registry.register_with_unit(
+            "adapter_load",
+            "Time to load an adapter",
+            Unit::Seconds,
+            metrics.adapter_load.clone(),
+        );
+        registry.register("adapter_evictions", "Adapters unloaded to make room", metrics.adapter_evictions.clone());
+        registry.register("build_info", "The running version; always 1", metrics.build_info.clone());
+        metrics.build_info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        Self { registry, ..metrics }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// A request came to its end. `tenant` and `model` are `None` where the
+    /// request did not get as far as a known one.
+    pub fn request(&self, tenant: Option<&str>, model: Option<&str>, route: &'static str, outcome: &'static str) {
+        let labels = RequestLabels { tenant: known(tenant), model: known(model), route, outcome };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    pub fn tokens(&self, tenant: &str, model: &str, input: u64, output: u64) {
+        for (direction, count) in [("input", input), ("output", output)] {
+            let labels = TokenLabels { tenant: tenant.to_owned(), model: model.to_owned(), direction };
+            self.tokens.get_or_create(&labels).inc_by(count);
+        }
+    }
+
+    pub fn first_token(&self, tenant: &str, model: &str, after: Duration) {
+        let labels = ModelLabels { tenant: tenant.to_owned(), model: model.to_owned() };
+        self.first_token.get_or_create(&labels).observe(after.as_secs_f64());
+    }
+
+    /// The histogram of one model's times between events, looked up once a stream.
+    pub fn inter_token(&self, tenant: &str, model: &str) -> Histogram {
+        let labels = ModelLabels { tenant: tenant.to_owned(), model: model.to_owned() };
+        self.inter_token.get_or_create_owned(&labels)
+    }
+
+    pub fn stream(&self, tenant: &str) -> StreamGauge {
+        let gauge = self.streams.get_or_create_owned(&TenantLabels { tenant: tenant.to_owned() });
+        gauge.inc();
+        StreamGauge(gauge)
+    }
+
+    pub fn limited(&self, tenant: &str, limit: &'static str) {
+        self.limited.get_or_create(&LimitLabels { tenant: tenant.to_owned(), limit }).inc();
+    }
+
+    pub fn adapter_loaded(&self, took: Duration, ok: bool) {
+        let outcome = if ok { "ok" } else { "error" };
+        self.adapter_loads.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.adapter_load.observe(took.as_secs_f64());
+    }
+
+    pub fn adapter_evicted(&self) {
+        self.adapter_evictions.inc();
+    }
+
+    /// The text of all metrics, with the workers' gauges as `workers` tells them.
+    pub fn render(&self, workers: &[WorkerReading]) -> Result<String, fmt::Error> {
+        let healthy = workers.iter().filter(|worker| worker.healthy).count();
+        for (state, count) in [("healthy", healthy), ("unhealthy", workers.len() - healthy)] {
+            self.workers.get_or_create(&StateLabels { state }).set(count as i64);
+        }
+        for reading in workers {
+            let labels = WorkerLabels { worker: reading.worker.clone() };
+            self.batch_rows.get_or_create(&labels).set(reading.batch_rows as i64);
+            self.waiting.get_or_create(&labels).set(reading.waiting as i64);
+            self.kv_tokens.get_or_create(&labels).set(reading.kv_tokens as i64);
+            self.adapters_resident.get_or_create(&labels).set(reading.adapters_resident as i64);
+        }
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+fn known(name: Option<&str>) -> String {
+    name.unwrap_or(UNKNOWN).to_owned()
+}
+
+// === impl StreamGauge ===
+
+impl Drop for StreamGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,7 @@
+//! What operators see: metrics (all of them, in [`metrics`]) and the log.
+
+mod log;
+mod metrics;
+
+pub use log::{Config as LogConfig, Format as LogFormat, init as init_log};
+pub use metrics::{CONTENT_TYPE, Metrics, StreamGauge, WorkerReading};

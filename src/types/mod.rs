@@ -1,0 +1,17 @@
+//! The vocabulary every room speaks: ids, tenants, requests, events, errors.
+//!
+//! Nothing here does I/O, spawns, locks or reads a clock, and nothing here
+//! imports another room. A word that two rooms share belongs here; a word that
+//! only one room uses stays in that room.
+
+mod error;
+mod event;
+mod id;
+mod request;
+mod tenant;
+
+pub use error::{Error, ErrorKind, Limit};
+pub use event::{Delta, Event, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
+pub use id::{AdapterKey, BaseName, GenerationId, TenantId};
+pub use request::{GenerateRequest, Input, Message, Prompt, Role, Route, Sampling};
+pub use tenant::{ModelRoute, Tenant, TenantLimits};

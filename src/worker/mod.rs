@@ -1,0 +1,118 @@
+//! How to speak to a worker: the trait [`Driver`] and one implementation a
+//! kind of engine.
+//!
+//! A driver translates; it does not choose, count, retry or judge. What it
+//! returns from [`Driver::generate`] is a stream that does the worker's work
+//! only while it is polled or buffered in bounds, and dropping that stream ends the
+//! work at the worker.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+
+use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId};
+
+/// The events of one generation, in [`Event`]'s order. After an `Err`, nothing.
+pub type EventSource = Pin<Box<dyn Stream<Item = Result<Event, WorkerError>> + Send>>;
+
+/// A generation that the worker has taken.
+pub struct Started {
+    /// Tokens of all prompts together, where the worker says so before it
+    /// generates.
+    pub prompt_tokens: Option<u32>,
+    pub events: EventSource,
+}
+
+/// One kind of engine.
+pub trait Driver: Send + Sync + 'static {
+    /// The base models that the worker can serve.
+    fn bases(&self) -> Vec<BaseName>;
+
+    /// Starts a generation. What is wrong with the request itself is told
+    /// here; the stream then yields at least one event or one error.
+    fn generate(&self, call: Call) -> BoxFuture<'_, Result<Started, WorkerError>>;
+
+    /// Makes an adapter ready for calls that name its key. Loading a key that
+    /// is loaded already is no error.
+    fn load_adapter(&self, adapter: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>>;
+
+    /// Takes an adapter away that no generation uses.
+    fn unload_adapter(&self, key: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>>;
+
+    fn status(&self) -> Status;
+}
+
+/// What a driver needs to run one generation.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub id: GenerationId,
+    pub base: BaseName,
+    /// Loaded at this worker, and pinned there by the caller.
+    pub adapter: Option<AdapterKey>,
+    pub request: Arc<GenerateRequest>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterLoad {
+    pub key: AdapterKey,
+    pub base: BaseName,
+    pub folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadedAdapter {
+    /// Memory that the adapter takes at the worker.
+    pub bytes: u64,
+}
+
+/// How a worker is doing now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Why the worker can serve nothing; `None` when it can.
+    pub unhealthy: Option<String>,
+    /// Sequences in the running batch.
+    pub batch_rows: u64,
+    /// Sequences that wait for a place in it.
+    pub waiting: u64,
+    /// Positions of the key-value cache that are in use.
+    pub kv_tokens: u64,
+}
+
+/// Why a worker did not do, or not finish, what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WorkerError {
+    /// The request's own fault; no worker would take it.
+    #[error("{0}")]
+    Refused(Error),
+    /// The worker's waiting room is full; another worker may have a place.
+    #[error("the worker's queue is full")]
+    Busy,
+    /// The worker is not there, or not able to serve.
+    #[error("the worker is not available: {0}")]
+    Unavailable(String),
+    /// The worker took the request and failed.
+    #[error("the worker failed: {0}")]
+    Failed(String),
+    /// The artifact is wrong: no worker would take it.
+    #[error("the adapter is invalid: {0}")]
+    AdapterInvalid(String),
+    /// The adapter could not be loaded just now.
+    #[error("the adapter could not be loaded: {0}")]
+    AdapterUnavailable(String),
+}
+
+// === impl WorkerError ===
+
+impl WorkerError {
+    /// Whether another worker may do better.
+    pub fn another_may_help(&self) -> bool {
+        match self {
+            Self::Busy | Self::Unavailable(_) | Self::Failed(_) | Self::AdapterUnavailable(_) => true,
+            Self::Refused(_) | Self::AdapterInvalid(_) => false,
+        }
+    }
+}
