@@ -6,6 +6,9 @@
 //! only while it is polled or buffered in bounds, and dropping that stream ends the
 //! work at the worker.
 
+mod embedded;
+mod prompt;
+
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +18,8 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 
 use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId};
+
+pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, ServedBase};
 
 /// The events of one generation, in [`Event`]'s order. After an `Err`, nothing.
 pub type EventSource = Pin<Box<dyn Stream<Item = Result<Event, WorkerError>> + Send>>;

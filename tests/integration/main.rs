@@ -1,1 +1,3 @@
+//! Everything that runs the product as its users do, in one binary.
 
+mod engine;

@@ -1,0 +1,241 @@
+//! Continuous batching: which rows make up the next step.
+//!
+//! Sequences join when there is a place in the batch and room in the cache for
+//! their prompt, and leave as soon as they end or nobody reads them. Every
+//! step takes one row of each sequence that generates and, up to a bound,
+//! rows of prompts that are still being read, oldest first. When a growing
+//! sequence finds the cache full, the youngest gives its blocks up and waits
+//! at the head of the queue to be computed again, which changes nothing in
+//! its answer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+use super::Shared;
+use super::cache::BlockStore;
+use super::config::Config;
+use super::forward::{Forward, Slice, Wanted};
+use super::kernels::Team;
+use super::model::Model;
+use super::sampler::Sampled;
+use super::sequence::Sequence;
+
+/// How often readers are looked at while all of them lag.
+const LAGGING_READERS: Duration = Duration::from_millis(2);
+
+pub(super) struct Batcher {
+    model: Arc<Model>,
+    /// Tokens that end a sequence.
+    eos: Vec<u32>,
+    team: Team,
+    forward: Forward,
+    store: BlockStore,
+    max_batch_rows: usize,
+    prefill_chunk: usize,
+    inbox: Receiver<Sequence>,
+    waiting: VecDeque<Sequence>,
+    /// Oldest first.
+    running: Vec<Sequence>,
+    shared: Arc<Shared>,
+}
+
+/// A sequence's part in the next step.
+struct Part {
+    /// In `running`.
+    sequence: usize,
+    tokens: usize,
+    wanted: Wanted,
+}
+
+// === impl Batcher ===
+
+impl Batcher {
+    pub(super) fn new(
+        model: Arc<Model>,
+        eos: Vec<u32>,
+        config: &Config,
+        inbox: Receiver<Sequence>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        let context = config.context(&model);
+        Ok(Self {
+            team: Team::new(config.threads)?,
+            forward: Forward::default(),
+            store: BlockStore::new(model.kv_shape().clone(), model.precision(), context.blocks),
+            max_batch_rows: config.max_batch_rows.max(1),
+            prefill_chunk: config.prefill_chunk.max(1),
+            inbox,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            shared,
+            eos,
+            model,
+        })
+    }
+
+    /// Runs until the engine's handle is dropped and nothing is left to do.
+    pub(super) fn run(mut self) {
+        while self.receive() {
+            self.leave();
+            self.join();
+            let parts = self.plan();
+            self.report();
+            if parts.is_empty() {
+                continue;
+            }
+            self.step(&parts);
+        }
+    }
+
+    /// Takes in new sequences; sleeps while there is nothing to do. `false` when there never will be.
+    fn receive(&mut self) -> bool {
+        let idle = self.running.is_empty() && self.waiting.is_empty();
+        if idle {
+            self.report();
+            match self.inbox.recv() {
+                Ok(sequence) => self.waiting.push_back(sequence),
+                Err(_) => return false,
+            }
+        } else if self.running.iter().all(Sequence::stalled) {
+            match self.inbox.recv_timeout(LAGGING_READERS) {
+                Ok(sequence) => self.waiting.push_back(sequence),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LAGGING_READERS),
+            }
+        }
+        loop {
+            match self.inbox.try_recv() {
+                Ok(sequence) => self.waiting.push_back(sequence),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    /// Lets go of sequences that nobody reads any more.
+    fn leave(&mut self) {
+        let before = self.waiting.len();
+        self.waiting.retain(|sequence| !sequence.abandoned());
+        self.shared.waiting.fetch_sub(before - self.waiting.len(), Ordering::AcqRel);
+        self.running.retain_mut(|sequence| {
+            if sequence.abandoned() {
+                self.store.take_back(&mut sequence.cache);
+                return false;
+            }
+            true
+        });
+    }
+
+    /// Moves waiting sequences into the batch, in order, while there is room.
+    fn join(&mut self) {
+        while self.running.len() < self.max_batch_rows {
+            let Some(sequence) = self.waiting.front_mut() else { return };
+            if !self.store.grow(&mut sequence.cache, sequence.tokens.len()) {
+                return;
+            }
+            self.running.extend(self.waiting.pop_front());
+            self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn plan(&mut self) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(self.running.len());
+        let mut prefill = self.prefill_chunk;
+        let mut index = 0;
+        while index < self.running.len() {
+            let sequence = &self.running[index];
+            let pending = sequence.pending().len();
+            let tokens = if pending == 1 { 1 } else { pending.min(prefill) };
+            if sequence.stalled() || tokens == 0 {
+                index += 1;
+                continue;
+            }
+            if !self.make_room(index, tokens) {
+                // It was the youngest itself that had to give way, so nobody comes after it.
+                break;
+            }
+            if pending > 1 {
+                prefill -= tokens;
+            }
+            let wanted = if tokens == pending { Wanted::Last } else { Wanted::Nothing };
+            parts.push(Part { sequence: index, tokens, wanted });
+            index += 1;
+        }
+        parts
+    }
+
+    /// Grows a sequence's cache, at the expense of younger ones where there is no other way. `false` where it was the
+    /// sequence itself that had to give way.
+    fn make_room(&mut self, index: usize, tokens: usize) -> bool {
+        loop {
+            let cache = &mut self.running[index].cache;
+            let positions = cache.len() + tokens;
+            if self.store.grow(cache, positions) {
+                return true;
+            }
+            let mut youngest = self.running.pop().expect("the sequence at `index` runs");
+            self.store.take_back(&mut youngest.cache);
+            self.waiting.push_front(youngest);
+            self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+            if self.running.len() == index {
+                return false;
+            }
+        }
+    }
+
+    fn step(&mut self, parts: &[Part]) {
+        let mut batch = Vec::with_capacity(parts.len());
+        let mut samplers = Vec::with_capacity(parts.len());
+        let mut rest = self.running.iter_mut().enumerate();
+        for part in parts {
+            let (_, sequence) = rest.find(|(index, _)| *index == part.sequence).expect("parts are in order");
+            let Sequence { cache, tokens, prompt, adapter, sampler, .. } = sequence;
+            let from = cache.len();
+            if part.wanted == Wanted::Last {
+                samplers.push((sampler, &tokens[..], *prompt));
+            }
+            batch.push(Slice {
+                tokens: &tokens[from..from + part.tokens],
+                cache,
+                adapter: adapter.as_deref(),
+                wanted: part.wanted,
+            });
+        }
+        let logits = self.forward.run(&self.model, &mut self.team, &mut batch);
+        let isa = self.team.isa();
+        let mut draws: Vec<_> =
+            samplers.into_iter().zip(logits).map(|(sampler, logits)| (sampler, logits, None)).collect();
+        self.team.each(&mut draws, |_, ((sampler, tokens, prompt), logits, sampled)| {
+            *sampled = Some(sampler.sample(isa, logits, tokens, *prompt));
+        });
+        let sampled: Vec<Option<Sampled>> = draws.into_iter().map(|(.., sampled)| sampled).collect();
+        self.deliver(parts, sampled);
+    }
+
+    /// Hands the new tokens out and lets finished sequences go.
+    fn deliver(&mut self, parts: &[Part], sampled: Vec<Option<Sampled>>) {
+        let wanted = parts.iter().filter(|part| part.wanted == Wanted::Last);
+        let mut ended = Vec::new();
+        for (part, sampled) in wanted.zip(sampled) {
+            let sampled = sampled.expect("every draw was made");
+            if self.running[part.sequence].push(sampled, &self.eos) {
+                ended.push(part.sequence);
+            }
+            self.shared.generated.fetch_add(1, Ordering::Relaxed);
+        }
+        for index in ended.into_iter().rev() {
+            let mut sequence = self.running.remove(index);
+            self.store.take_back(&mut sequence.cache);
+        }
+        self.shared.steps.fetch_add(1, Ordering::Release);
+    }
+
+    fn report(&self) {
+        let cached = self.running.iter().map(|sequence| sequence.cache.len()).sum();
+        self.shared.running.store(self.running.len(), Ordering::Release);
+        self.shared.kv_tokens.store(cached, Ordering::Release);
+    }
+}

@@ -1,0 +1,65 @@
+//! How much of the machine an engine may use.
+
+use super::kernels::{BLOCK_TOKENS, Precision};
+use super::model::Model;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Compute threads.
+    pub threads: usize,
+    /// Sequences that run at one time.
+    pub max_batch_rows: usize,
+    /// Prompt tokens that are read in one step, beside the running sequences' next tokens.
+    pub prefill_chunk: usize,
+    /// Sequences that may wait for a place in the batch.
+    pub queue: usize,
+    /// Memory for keys and values.
+    pub kv_bytes: u64,
+    /// Cuts the model's context, in tokens.
+    pub context: Option<usize>,
+}
+
+/// What a prompt and its answer have to fit into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    /// The model's context, or the configured one, or what the cache holds: the least of the three.
+    pub tokens: usize,
+    /// Blocks of the cache, for all sequences together.
+    pub blocks: usize,
+}
+
+impl Config {
+    /// What is left of the model's context under this configuration.
+    pub fn context(&self, model: &Model) -> Context {
+        let block_bytes = model.kv_shape().block_bytes(model.precision()) as u64;
+        let blocks = usize::try_from(self.kv_bytes / block_bytes).unwrap_or(usize::MAX);
+        let configured = self.context.unwrap_or(usize::MAX).min(model.config().context);
+        Context { tokens: configured.min(blocks.saturating_mul(BLOCK_TOKENS)), blocks }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            max_batch_rows: 32,
+            prefill_chunk: 256,
+            queue: 256,
+            kv_bytes: 1 << 30,
+            context: None,
+        }
+    }
+}
+
+/// A name for configuration files.
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "exact" => Ok(Self::Exact),
+            "fast" => Ok(Self::Fast),
+            _ => Err(format!("`{text}` is neither `exact` nor `fast`")),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The embedded engine: Llama-family models with LoRA adapters on CPUs.
+//!
+//! [`Model`] is the weights, packed for the kernels. [`Engine`] runs it: one
+//! thread owns the running batch ([`batcher`]) and, with its team of compute
+//! threads, takes one step after the other ([`forward`]); sequences join and
+//! leave between steps, prompts are read in chunks beside the others' tokens,
+//! and each row may use an adapter of its own. Callers see a [`Generation`],
+//! the receiving end of one bounded channel; dropping it takes the sequence
+//! out of the batch at the next step.
+//!
+//! A row's result depends on that row only (see [`kernels`]), so an answer is
+//! the same alone and in a crowd, and a sequence that had to give up its cache
+//! to others and is computed again continues as if nothing had happened.
+//!
+//! This room knows nothing of tenants, gateways or protocols.
+
+mod adapter;
+mod batcher;
+mod cache;
+mod config;
+pub mod files;
+mod forward;
+mod generation;
+#[expect(unsafe_code, reason = "the one folder that may: instruction sets and threads")]
+pub mod kernels;
+mod model;
+mod sampler;
+mod sequence;
+mod stop;
+mod text;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::Arc;
+use std::{io, thread};
+
+use thiserror::Error;
+
+use crate::types::Sampling;
+
+pub use adapter::Adapter;
+pub use config::{Config, Context};
+pub use forward::{Forward, Slice, Wanted};
+pub use generation::{Broken, Generation, Output, TokenDetail};
+pub use cache::SequenceCache;
+pub use model::{LoadError, Model};
+
+use batcher::Batcher;
+use files::Tokenizer;
+use generation::Step;
+use sequence::Sequence;
+
+/// Steps a slow reader may lag behind before its sequences pause.
+const CHANNEL_STEPS: usize = 32;
+
+/// A running model. Dropping the last handle ends its threads.
+pub struct Engine {
+    model: Arc<Model>,
+    tokenizer: Arc<Tokenizer>,
+    context: Context,
+    queue: usize,
+    shared: Arc<Shared>,
+    inbox: Option<SyncSender<Sequence>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// What to generate.
+#[derive(Clone)]
+pub struct Job {
+    /// One or more prompts, each of at least one token.
+    pub prompts: Vec<Vec<u32>>,
+    /// Sequences for each prompt.
+    pub choices: u32,
+    pub adapter: Option<Arc<Adapter>>,
+    pub sampling: Sampling,
+    pub max_tokens: Option<u32>,
+    pub stop: Vec<String>,
+    pub ignore_eos: bool,
+    /// Alternatives to report for each token; `None`: no log-probabilities.
+    pub logprobs: Option<u8>,
+}
+
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("the model has no tokenizer")]
+    NoTokenizer,
+    #[error("the compute threads cannot be started: {0}")]
+    Threads(#[from] io::Error),
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SubmitError {
+    #[error("a prompt is empty")]
+    EmptyPrompt,
+    #[error("token {token} is not in the vocabulary of {vocabulary}")]
+    UnknownToken { token: u32, vocabulary: usize },
+    #[error("a prompt of {prompt} tokens does not fit into the context of {context}")]
+    PromptTooLong { prompt: usize, context: usize },
+    #[error("{prompt} prompt tokens and {max_tokens} new ones do not fit into the context of {context}")]
+    TooManyTokens { prompt: usize, max_tokens: u32, context: usize },
+    #[error("the queue is full")]
+    QueueFull,
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// Counters that the batcher writes and everyone may read.
+#[derive(Default)]
+struct Shared {
+    waiting: AtomicUsize,
+    running: AtomicUsize,
+    kv_tokens: AtomicUsize,
+    steps: AtomicU64,
+    generated: AtomicU64,
+    /// The batcher's thread has ended.
+    ended: AtomicBool,
+}
+
+/// How the engine is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Sequences in the running batch.
+    pub running: usize,
+    /// Sequences that wait for a place.
+    pub waiting: usize,
+    /// Cached positions.
+    pub kv_tokens: usize,
+    /// Forward passes since the start.
+    pub steps: u64,
+    /// Tokens generated since the start.
+    pub generated: u64,
+    pub ended: bool,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Starts the threads of a loaded model.
+    pub fn start(model: Arc<Model>, config: &Config) -> Result<Self, StartError> {
+        let tokenizer = model.tokenizer().cloned().ok_or(StartError::NoTokenizer)?;
+        let shared = Arc::new(Shared::default());
+        let context = config.context(&model);
+        let (inbox, jobs) = sync_channel(config.queue.max(1));
+        let batcher = Batcher::new(model.clone(), tokenizer.eos_ids().to_vec(), config, jobs, shared.clone())?;
+        let ended = shared.clone();
+        let thread = thread::Builder::new().name("tenantry-engine".to_owned()).spawn(move || {
+            let _mark = MarkEnded(ended);
+            batcher.run();
+        })?;
+        Ok(Self {
+            model,
+            tokenizer,
+            context,
+            queue: config.queue,
+            shared,
+            inbox: Some(inbox),
+            thread: Some(thread),
+        })
+    }
+
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// What a prompt and its answer have to fit into, in tokens.
+    pub fn context(&self) -> Context {
+        self.context
+    }
+
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        Stats {
+            running: shared.running.load(Ordering::Acquire),
+            waiting: shared.waiting.load(Ordering::Acquire),
+            kv_tokens: shared.kv_tokens.load(Ordering::Acquire),
+            steps: shared.steps.load(Ordering::Acquire),
+            generated: shared.generated.load(Ordering::Acquire),
+            ended: shared.ended.load(Ordering::Acquire),
+        }
+    }
+
+    /// Hands a job to the batcher: all its sequences or none.
+    pub fn submit(&self, job: Job) -> Result<Generation, SubmitError> {
+        let limits = job.prompts.iter().map(|prompt| self.limit(prompt, job.max_tokens)).collect::<Result<Vec<_>, _>>()?;
+        let inbox = self.inbox.as_ref().ok_or(SubmitError::Stopped)?;
+        let sequences = job.prompts.len() * job.choices as usize;
+        self.shared
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                (now + sequences <= self.queue).then_some(now + sequences)
+            })
+            .map_err(|_| SubmitError::QueueFull)?;
+
+        let (steps, receiver) = tokio::sync::mpsc::channel(CHANNEL_STEPS * sequences);
+        let generation = Generation::new(&job, self.tokenizer.clone(), receiver);
+        for choice in 0..sequences {
+            let prompt = choice / job.choices as usize;
+            let sequence =
+                Sequence::new(&job, prompt, choice as u32, limits[prompt], generation.switch(choice), steps.clone());
+            // The inbox has room for as many as the count above lets pass, so it is never full.
+            if inbox.try_send(sequence).is_err() {
+                self.shared.waiting.fetch_sub(sequences - choice, Ordering::AcqRel);
+                return Err(SubmitError::Stopped);
+            }
+        }
+        Ok(generation)
+    }
+
+    /// How many tokens may follow a prompt.
+    fn limit(&self, prompt: &[u32], max_tokens: Option<u32>) -> Result<usize, SubmitError> {
+        let vocabulary = self.model.config().vocab;
+        if prompt.is_empty() {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if let Some(&token) = prompt.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(SubmitError::UnknownToken { token, vocabulary });
+        }
+        let context = self.context.tokens;
+        let room = context.saturating_sub(prompt.len());
+        match max_tokens {
+            _ if room == 0 => Err(SubmitError::PromptTooLong { prompt: prompt.len(), context }),
+            Some(max) if max as usize > room => {
+                Err(SubmitError::TooManyTokens { prompt: prompt.len(), max_tokens: max, context })
+            }
+            Some(max) => Ok(max as usize),
+            None => Ok(room),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // The batcher ends when it is idle and no inbox is left, so all
+        // running generations are dropped by their holders first.
+        self.inbox = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic in there has been reported by its message already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells readers that the thread is gone, however it went.
+struct MarkEnded(Arc<Shared>);
+
+impl Drop for MarkEnded {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
+}
+
+type StepSender = tokio::sync::mpsc::Sender<Step>;
