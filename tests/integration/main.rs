@@ -1,3 +1,4 @@
 //! Everything that runs the product as its users do, in one binary.
 
 mod engine;
+mod support;

@@ -106,9 +106,9 @@ mod tests {
 
     #[test]
     fn ordinary_text_needs_no_guard() {
-        assert_eq!(places("a < b, a|b, x > y, im_start"), []);
-        assert_eq!(places(""), []);
-        assert_eq!(places("🦀\n"), []);
+        assert!(places("a < b, a|b, x > y, im_start").is_empty());
+        assert!(places("").is_empty());
+        assert!(places("🦀\n").is_empty());
     }
 
     #[test]

@@ -49,7 +49,13 @@ impl ModelFileError {
 /// and full of control characters.
 pub(crate) fn quoted(text: &str) -> String {
     const SHOWN: usize = 120;
-    let mut short: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let mut short = String::new();
+    for character in text.chars().take(SHOWN) {
+        match character {
+            '"' | '\'' | '\\' => short.push(character),
+            other => short.extend(other.escape_debug()),
+        }
+    }
     if text.chars().nth(SHOWN).is_some() {
         short.push('…');
     }

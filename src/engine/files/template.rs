@@ -14,6 +14,7 @@ use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context};
 
 use super::content_guard::ContentGuard;
+use super::error::quoted;
 use super::template_functions::{formatted_time, python_json, without_generation_tags};
 
 /// About a second at worst. A message takes some hundred steps.
@@ -145,7 +146,7 @@ impl ChatTemplate {
         now: SystemTime,
     ) -> Result<RenderedPrompt, TemplateError> {
         if let Some(message) = messages.iter().find(|message| !usable_role(&message.role)) {
-            return Err(TemplateError::Role(message.role.chars().take(64).flat_map(char::escape_debug).collect()));
+            return Err(TemplateError::Role(quoted(&message.role)));
         }
         let guarded = self.guard.protect(messages, &self.source)?;
         let messages = guarded.messages.as_deref().unwrap_or(messages);

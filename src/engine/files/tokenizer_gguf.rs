@@ -58,7 +58,7 @@ pub(crate) fn read(meta: &Metadata<'_>) -> Result<GgufTokenizer, ModelFileError>
     document["truncation"] = Value::Null;
     document["padding"] = Value::Null;
     document["added_tokens"] = added_tokens(tokens, &types);
-    // Llama's SentencePiece vocabularies start every text with BOS unless they say otherwise.
+    // SentencePiece vocabularies and Llama 3's start every text with BOS unless they say otherwise.
     let adds_bos = meta.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(model == "llama" || pre(meta)? == "llama-bpe");
     document["post_processor"] = match bos {
         Some(id) if adds_bos => starts_with(&tokens[id as usize], id),

@@ -7,6 +7,7 @@ use super::{
 };
 
 /// A sequence in the cache and the keys and values that were put there, of one layer.
+#[expect(clippy::vec_box, reason = "as the engine keeps them: a block moves between sequences without being copied")]
 struct Sequence {
     shape: KvShape,
     precision: Precision,

@@ -48,7 +48,7 @@ proptest! {
 #[test]
 fn adapter_that_cannot_be_packed_is_refused_with_the_reason() {
     let pack = |a: &[f32], b: &[f32], rank, scale| {
-        LoraPair::pack(a, b, rank, 4, 3, scale, Precision::Fast).err().expect("refused")
+        LoraPair::pack(a, b, rank, 4, 3, scale, Precision::Fast).expect_err("refused")
     };
     assert_eq!(pack(&[0.0; 7], &[0.0; 6], 2, 1.0), LayoutError::Length { expected: 8, found: 7 });
     assert_eq!(pack(&[0.0; 8], &[0.0; 5], 2, 1.0), LayoutError::Length { expected: 6, found: 5 });

@@ -1,0 +1,193 @@
+//! The whole product in one process: the only place that knows every room.
+//!
+//! Configuration → rooms → listeners. What is wrong with the configuration or
+//! with the files it names is found before anything is served.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::config::{AdapterEntry, BaseConfig, Config, Precision, Problems, Resolved, WorkerConfig};
+use crate::edge;
+use crate::engine::files::{AdapterFiles, AdapterLimits, ModelConfig, ModelFiles};
+use crate::engine::{self, kernels};
+use crate::gateway::{Gateway, Live};
+use crate::pool::{Pool, ResidencyConfig, Worker};
+use crate::shutdown::{Phase, Shutdown};
+use crate::telemetry::Metrics;
+use crate::worker::{Driver, Embedded, EmbeddedConfig, EmbeddedError, ServedBase};
+
+/// Largest artifact that is read; a rank-64 adapter of all modules of an 8B model takes a third of it.
+const MAX_ADAPTER_BYTES: u64 = 1 << 30;
+
+/// A running Tenantry.
+pub struct App {
+    addresses: Addresses,
+    gateway: Arc<Gateway>,
+    shutdown: Shutdown,
+    drain_timeout: Duration,
+    /// The tasks that accept connections, and the operators' connections.
+    servers: TaskTracker,
+}
+
+/// Where it listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    pub public: SocketAddr,
+    pub ops: SocketAddr,
+}
+
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] Problems),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("worker {worker}: {source}")]
+    Worker { worker: String, source: EmbeddedError },
+}
+
+// === impl App ===
+
+impl App {
+    /// Loads the models and serves. Returns when requests are answered.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let public = listen(config.server.listen).await?;
+        let ops = listen(config.ops.listen).await?;
+        let metrics = Arc::new(Metrics::default());
+        // Models are read and packed for seconds.
+        let (config, resolved, drivers) = tokio::task::spawn_blocking(move || {
+            let resolved = resolve(&config)?;
+            let drivers = config.workers.iter().map(|worker| driver(&config, worker)).collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, StartError>((config, resolved, drivers))
+        })
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        Ok(Self::serve(&config, resolved, drivers, metrics, public, ops))
+    }
+
+    /// Puts the rooms together around drivers that are ready.
+    fn serve(
+        config: &Config,
+        resolved: Resolved,
+        drivers: Vec<Arc<dyn Driver>>,
+        metrics: Arc<Metrics>,
+        public: Listener,
+        ops: Listener,
+    ) -> Self {
+        let shutdown = Shutdown::default();
+        let workers = config.workers.iter().zip(drivers).map(|(worker, driver)| {
+            let residency = ResidencyConfig { adapter_bytes: worker.adapter_bytes };
+            Worker::new(worker.name.as_str(), driver, residency, metrics.clone())
+        });
+        let pool = Pool::new(workers.collect(), resolved.catalogue);
+        let live = Live::new(resolved.keyring, resolved.bases);
+        let gateway =
+            Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()));
+        let servers = TaskTracker::new();
+        let app = Self {
+            addresses: Addresses { public: public.address, ops: ops.address },
+            gateway,
+            shutdown,
+            drain_timeout: config.shutdown.drain_timeout,
+            servers,
+        };
+        app.spawn_servers(config, public, ops);
+        app.shutdown.running();
+        info!(public = %app.addresses.public, ops = %app.addresses.ops, "serving");
+        app
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    /// Lets running streams finish within the drain deadline, ends the rest,
+    /// and returns when nothing runs any more.
+    pub async fn drain(self) {
+        self.shutdown.run(self.drain_timeout).await;
+        self.servers.close();
+        self.servers.wait().await;
+    }
+}
+
+struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+async fn listen(address: SocketAddr) -> Result<Listener, StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Listener { listener, address })
+}
+
+/// Reads and checks every adapter against the base model it is for, without
+/// loading any weights of that.
+pub fn resolve(config: &Config) -> Result<Resolved, Problems> {
+    let mut heads = BTreeMap::new();
+    for base in &config.bases {
+        heads.insert(&base.name, ModelFiles::open(&base.path).map(|files| files.config().clone()));
+    }
+    config.resolve(|entry| {
+        let base = config.bases.iter().find(|base| base.name == entry.base).expect("validated: the base is there");
+        match &heads[&base.name] {
+            Ok(head) => artifact_digest(config, entry, base, head),
+            Err(error) => Err(format!("cannot be checked, since its base cannot be read: {error}")),
+        }
+    })
+}
+
+fn artifact_digest(
+    config: &Config,
+    entry: &AdapterEntry,
+    base: &BaseConfig,
+    head: &ModelConfig,
+) -> Result<String, String> {
+    let serving = config.workers.iter().filter(|worker| worker.bases.contains(&base.name));
+    let max_rank = serving.map(|worker| worker.max_adapter_rank).min().unwrap_or(usize::MAX);
+    let limits = AdapterLimits { max_rank, max_bytes: MAX_ADAPTER_BYTES };
+    let mut names: Vec<&str> = base.source.iter().map(String::as_str).collect();
+    names.push(base.name.as_str());
+    let files = AdapterFiles::open(&entry.folder, head, &names, limits).map_err(|error| error.to_string())?;
+    Ok(files.digest().to_owned())
+}
+
+fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, StartError> {
+    let embedded = EmbeddedConfig {
+        precision: match worker.precision {
+            Precision::Fast => kernels::Precision::Fast,
+            Precision::Exact => kernels::Precision::Exact,
+        },
+        engine: engine::Config {
+            threads: worker.threads.map_or_else(|| engine::Config::default().threads, usize::from),
+            max_batch_rows: worker.max_batch_rows,
+            prefill_chunk: worker.prefill_chunk,
+            queue: worker.queue,
+            kv_bytes: worker.kv_bytes,
+            context: worker.context,
+        },
+        adapters: AdapterLimits { max_rank: worker.max_adapter_rank, max_bytes: MAX_ADAPTER_BYTES },
+    };
+    let served = config.bases.iter().filter(|base| worker.bases.contains(&base.name));
+    let bases = served.map(|base| ServedBase {
+        name: base.name.clone(),
+        path: base.path.clone(),
+        also_known_as: base.source.clone(),
+    });
+    let driver = Embedded::start(&embedded, bases.collect())
+        .map_err(|source| StartError::Worker { worker: worker.name.clone(), source })?;
+    Ok(Arc::new(driver))
+}

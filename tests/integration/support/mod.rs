@@ -1,0 +1,28 @@
+//! What several tests need: the repository's files, and a running Tenantry.
+
+use std::path::{Path, PathBuf};
+
+/// A file of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A JSON fixture.
+pub(crate) fn fixture<T: serde::de::DeserializeOwned>(path: &str) -> T {
+    let path = repository("tests/fixtures").join(path);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Where tests may leave files for the next run.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// The quickstart's base model, which `make test` fetches.
+pub(crate) fn base_model() -> PathBuf {
+    let folder = std::env::var_os("DATA_DIR").map_or_else(|| repository(".tenantry"), PathBuf::from);
+    let path = folder.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert!(path.exists(), "{} is missing; `make test` fetches it", path.display());
+    path
+}
