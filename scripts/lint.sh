@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Formatting, lints, documentation and scripts, with warnings as errors.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/need.sh
+
+need cargo cc
+
+say "formatting"
+cargo fmt --check
+say "lints"
+cargo clippy --locked --all-targets -- -D warnings
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib
+if command -v shellcheck >/dev/null; then
+    say "scripts"
+    shellcheck --shell=bash scripts/*.sh .ci/run
+else
+    say "scripts: not checked, since shellcheck is not installed"
+fi
