@@ -3,7 +3,7 @@
 //! wrong, so that nothing is checked again later.
 //!
 //! Only this room knows the file and reads the environment. Validation is
-//! pure; [`load`] alone looks at the disk, and what an adapter's artifact holds
+//! pure; [`load()`] alone looks at the disk, and what an adapter's artifact holds
 //! is found out by whoever can read it, through [`Config::resolve`].
 
 mod bytes;
