@@ -1,0 +1,135 @@
+//! The command line: what can be asked, and the commands that need no server.
+
+use std::env;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use tenantry::auth::{KeyHash, NewKey};
+use tenantry::config::{self, Loaded, Problems};
+
+/// A multi-tenant model-serving gateway.
+#[derive(Debug, Parser)]
+#[command(name = "tenantry", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tell everything that is wrong with a configuration file
+    Check { file: PathBuf },
+    /// Make keys and hash them for the configuration
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make a key, and print it this once with its line for the configuration
+    New,
+    /// Print a key's line for the configuration
+    Hash {
+        /// The key; left out, it is read from standard input, which keeps it
+        /// out of the shell's history
+        key: Option<String>,
+    },
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Config(Problems),
+    Other(String),
+}
+
+/// Reads the configuration as every command does: the file, the environment,
+/// and the paths it names.
+pub(crate) fn load(file: &Path) -> Result<Loaded, Problems> {
+    config::load(file, env::vars_os())
+}
+
+pub(crate) fn check(file: &Path) -> Result<(), Failure> {
+    let loaded = load(file)?;
+    for warning in &loaded.warnings {
+        say(&format!("warning: {warning}"))?;
+    }
+    let (tenants, adapters) = (loaded.config.tenants.len(), loaded.config.adapters.len());
+    say(&format!("{}: good; tenants: {tenants}, adapters: {adapters}", file.display()))
+}
+
+pub(crate) fn keys(command: Keys) -> Result<(), Failure> {
+    match command {
+        Keys::New => {
+            let key = NewKey::generate().map_err(|error| Failure::Other(format!("no random bits: {error}")))?;
+            note(
+                "The key, which is not kept anywhere and cannot be shown again, and its line for the tenant's `keys`:",
+            );
+            say(key.text())?;
+            say(&config_line(key.hash()))
+        }
+        Keys::Hash { key } => {
+            let key = key.map_or_else(key_from_input, Ok)?;
+            let key = key.trim_ascii();
+            if key.is_empty() || !key.bytes().all(|c| c.is_ascii_graphic()) {
+                return Err(Failure::Other("a key is one or more visible ASCII characters".to_owned()));
+            }
+            say(&config_line(KeyHash::of(key.as_bytes())))
+        }
+    }
+}
+
+fn config_line(hash: KeyHash) -> String {
+    format!("{{ sha256 = \"{hash}\" }}")
+}
+
+fn key_from_input() -> Result<String, Failure> {
+    /// A longer text is no key but, say, the wrong file.
+    const LONGEST: u64 = 4096;
+
+    let input = io::stdin();
+    if input.is_terminal() {
+        note("The key, then Enter and Ctrl-D:");
+    }
+    let mut key = String::new();
+    let read = input.take(LONGEST).read_to_string(&mut key);
+    read.map_err(|error| Failure::Other(format!("standard input: {error}")))?;
+    Ok(key)
+}
+
+/// A line of the command's result.
+fn say(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(|error| Failure::Other(format!("standard output: {error}")))
+}
+
+/// A line for whoever watches. That nobody can read it changes nothing.
+fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Tells what went wrong; the process ends with the code returned.
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Config(problems) => {
+                note(&problems.to_string());
+                ExitCode::from(2)
+            }
+            Self::Other(message) => {
+                note(&format!("tenantry: {message}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Self {
+        Self::Config(problems)
+    }
+}

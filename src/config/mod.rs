@@ -1,0 +1,179 @@
+//! The configuration: file → tree → environment laid over it → validation that
+//! reports every problem with its path → [`Config`], whose types cannot be
+//! wrong, so that nothing is checked again later.
+//!
+//! Only this room knows the file and reads the environment. Validation is
+//! pure; [`load()`] alone looks at the disk, and what an adapter's artifact holds
+//! is found out by whoever can read it, through [`Config::resolve`].
+
+mod bytes;
+mod duration;
+mod env;
+mod load;
+mod problem;
+mod resolve;
+mod section;
+mod tenants;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod validate;
+mod workers;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::KeyHash;
+use crate::telemetry::LogConfig;
+use crate::types::{BaseName, TenantId, TenantLimits};
+
+pub use load::{Loaded, load, parse};
+pub use problem::{Place, Problem, Problems};
+pub use resolve::Resolved;
+
+use tree::Places;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub ops: OpsConfig,
+    pub shutdown: ShutdownConfig,
+    pub log: LogConfig,
+    pub gateway: crate::gateway::Config,
+    pub bases: Vec<BaseConfig>,
+    pub workers: Vec<WorkerConfig>,
+    pub tenants: Vec<TenantConfig>,
+    pub adapters: Vec<AdapterEntry>,
+    places: Places,
+}
+
+/// The public listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub max_body_bytes: usize,
+    pub header_read_timeout: Duration,
+    pub body_read_timeout: Duration,
+    /// How long a stream's headers wait for the first event.
+    pub hold: Duration,
+    pub cors: Cors,
+}
+
+/// Which other origins' pages may call the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cors {
+    Off,
+    Any,
+    /// Each as a browser sends it: scheme, host and port, nothing after.
+    Origins(Vec<String>),
+}
+
+/// The listener for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpsConfig {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownConfig {
+    /// How long running generations have to finish.
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseConfig {
+    pub name: BaseName,
+    /// A GGUF file or a Hugging Face folder.
+    pub path: PathBuf,
+    /// Hub ids by which adapters may name the base they were trained on.
+    pub source: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerConfig {
+    pub name: String,
+    pub driver: DriverKind,
+    pub bases: Vec<BaseName>,
+    /// `None` for all cores.
+    pub threads: Option<NonZeroUsize>,
+    pub precision: Precision,
+    pub max_batch_rows: usize,
+    /// Prompt tokens that one step takes in.
+    pub prefill_chunk: usize,
+    /// Sequences that may wait for a place in the batch.
+    pub queue: usize,
+    pub kv_bytes: u64,
+    pub adapter_bytes: u64,
+    pub max_adapter_rank: usize,
+    /// `None` for the model's own.
+    pub context: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriverKind {
+    Embedded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    Fast,
+    Exact,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantConfig {
+    pub id: TenantId,
+    pub limits: TenantLimits,
+    pub keys: Vec<TenantKey>,
+    pub models: BTreeMap<Arc<str>, ModelAlias>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantKey {
+    pub hash: KeyHash,
+    /// What operators call the key.
+    pub name: Option<String>,
+    /// The key itself, where it is a demonstration key and so no secret.
+    pub demo: Option<String>,
+}
+
+/// What a tenant's model name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelAlias {
+    pub base: BaseName,
+    /// One of the tenant's own adapters.
+    pub adapter: Option<Arc<str>>,
+}
+
+/// An adapter as the file lists it: its digest is known only when its
+/// artifact has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterEntry {
+    pub tenant: TenantId,
+    pub name: Arc<str>,
+    pub revision: u32,
+    pub base: BaseName,
+    /// A PEFT folder.
+    pub folder: PathBuf,
+    /// The key that names the folder, such as `tenants[0].adapters[0].path`.
+    pub config_path: String,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The demonstration keys, which are public and have to be said to be.
+    pub fn demo_keys(&self) -> impl Iterator<Item = (&TenantId, &str)> {
+        let keys = self.tenants.iter().flat_map(|tenant| tenant.keys.iter().map(move |key| (&tenant.id, key)));
+        keys.filter_map(|(tenant, key)| Some((tenant, key.demo.as_deref()?)))
+    }
+
+    /// A problem with the value at `path`, found by whoever used the value.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+        Problem { place: self.places.of_path(path), path: path.to_owned(), message: message.into() }
+    }
+}

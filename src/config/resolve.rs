@@ -1,0 +1,93 @@
+//! From the configuration to the records that the rooms keep, once the
+//! adapters' artifacts have been read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::adapters::{Artifact, Catalogue};
+use crate::auth::Keyring;
+use crate::types::{AdapterKey, BaseName, ModelRoute, Tenant, TenantId};
+
+use super::problem::Problems;
+use super::{AdapterEntry, Config, ModelAlias};
+
+/// What the live part of the gateway is made of.
+#[derive(Debug)]
+pub struct Resolved {
+    pub keyring: Keyring,
+    pub catalogue: Catalogue,
+    /// Base models that some tenant's model stands on, each once.
+    pub bases: Vec<BaseName>,
+}
+
+type Keys<'a> = HashMap<(&'a TenantId, &'a str), AdapterKey>;
+
+// === impl Config ===
+
+impl Config {
+    /// `digest_of` reads an adapter's artifact and gives its SHA-256 in
+    /// hexadecimal digits, or the reason why the artifact cannot be used. All
+    /// adapters are asked for before the reasons are told.
+    pub fn resolve(
+        &self,
+        mut digest_of: impl FnMut(&AdapterEntry) -> Result<String, String>,
+    ) -> Result<Resolved, Problems> {
+        let mut keys = Keys::new();
+        let mut catalogue = Catalogue::default();
+        let mut problems = Vec::new();
+        for entry in &self.adapters {
+            match digest_of(entry) {
+                Ok(digest) => {
+                    let artifact = entry.artifact(digest);
+                    keys.insert((&entry.tenant, &entry.name), artifact.key.clone());
+                    catalogue.insert(artifact);
+                }
+                Err(reason) => problems.push(self.problem(&entry.config_path, reason)),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Problems::new(problems));
+        }
+        Ok(Resolved { keyring: self.keyring(&keys), catalogue, bases: self.bases_in_use() })
+    }
+
+    fn keyring(&self, keys: &Keys<'_>) -> Keyring {
+        let mut keyring = Keyring::default();
+        for tenant in &self.tenants {
+            let route = |alias: &ModelAlias| ModelRoute {
+                base: alias.base.clone(),
+                adapter: alias.adapter.as_ref().map(|name| {
+                    keys.get(&(&tenant.id, &**name)).expect("an alias names an adapter of its tenant").clone()
+                }),
+            };
+            let models = tenant.models.iter().map(|(name, alias)| (name.clone(), route(alias))).collect();
+            let shared = Arc::new(Tenant { id: tenant.id.clone(), limits: tenant.limits.clone(), models });
+            for key in &tenant.keys {
+                keyring.insert(key.hash, shared.clone()).expect("no two keys of a configuration are the same");
+            }
+        }
+        keyring
+    }
+
+    fn bases_in_use(&self) -> Vec<BaseName> {
+        let aliases = self.tenants.iter().flat_map(|tenant| tenant.models.values());
+        let mut bases: Vec<BaseName> = aliases.map(|alias| alias.base.clone()).collect();
+        bases.sort();
+        bases.dedup();
+        bases
+    }
+}
+
+// === impl AdapterEntry ===
+
+impl AdapterEntry {
+    fn artifact(&self, digest: String) -> Artifact {
+        let key = AdapterKey {
+            tenant: self.tenant.clone(),
+            name: self.name.clone(),
+            revision: self.revision,
+            digest: digest.into(),
+        };
+        Artifact { key, base: self.base.clone(), folder: self.folder.clone() }
+    }
+}

@@ -1,0 +1,120 @@
+//! The files that we ship, held against the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::GOOD;
+use crate::config::{Config, Place, parse};
+
+fn shipped(file: &str) -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = fs::read_to_string(&path).expect("shipped");
+    (path, text)
+}
+
+fn config(file: &str) -> Config {
+    let (path, text) = shipped(file);
+    parse(&path, &text, []).unwrap_or_else(|problems| panic!("{problems}")).config
+}
+
+#[test]
+fn every_shipped_configuration_is_without_a_problem() {
+    let mut loaded = 0;
+    for folder in ["config", "deploy"] {
+        let Ok(files) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else { continue };
+        for file in files.map(|file| file.expect("readable").path()) {
+            if file.extension().is_some_and(|it| it == "toml") {
+                config(&file.to_string_lossy());
+                loaded += 1;
+            }
+        }
+    }
+    assert!(loaded >= 2, "config/ has at least two files");
+}
+
+#[test]
+fn the_quickstart_has_three_tenants_with_an_assistant_each() {
+    let config = config("config/quickstart.toml");
+    let tenants: Vec<_> = config
+        .tenants
+        .iter()
+        .map(|tenant| {
+            let assistant = tenant.models["assistant"].adapter.as_deref().expect("an adapter");
+            assert_eq!(tenant.models["smollm2-135m"].adapter, None);
+            (tenant.id.as_str(), tenant.keys[0].demo.as_deref().expect("a demonstration key"), assistant)
+        })
+        .collect();
+    assert_eq!(
+        tenants,
+        [
+            ("acme", "sk-demo-acme", "pirate"),
+            ("globex", "sk-demo-globex", "json"),
+            ("initech", "sk-demo-initech", "rhyme")
+        ]
+    );
+}
+
+#[test]
+fn the_reference_shows_the_defaults() {
+    let (reference, least) = (config("config/reference.toml"), super::good(GOOD));
+    assert_eq!(reference.server, least.server);
+    assert_eq!(reference.ops, least.ops);
+    assert_eq!(reference.shutdown, least.shutdown);
+    assert_eq!(reference.log, least.log);
+    assert_eq!(reference.gateway, least.gateway);
+    assert_eq!(reference.bases[0].source, least.bases[0].source);
+    assert_eq!(reference.tenants[0].limits, least.tenants[0].limits);
+    let (shown, own) = (&reference.workers[0], &least.workers[0]);
+    assert_eq!(*shown, crate::config::WorkerConfig { bases: shown.bases.clone(), ..own.clone() });
+}
+
+/// Plants an unknown key in every table of the file; the refusals list the
+/// keys that are known there, and the file must have them all.
+#[test]
+fn the_reference_shows_every_key() {
+    const PLANTED: &str = "planted_key";
+    let (path, text) = shipped("config/reference.toml");
+    let mut tree: toml::Table = text.parse().expect("TOML");
+    let mut keys = BTreeMap::new();
+    plant(&mut tree, "", PLANTED, &mut keys);
+    let text = toml::to_string(&tree).expect("written");
+
+    let refused = parse(&path, &text, []).expect_err("planted keys");
+    let mut checked = 0;
+    for problem in refused.iter().filter(|problem| problem.path.ends_with(PLANTED)) {
+        assert!(matches!(problem.place, Place::File { .. }));
+        // Where names are keys, the planted one is a name with a value missing.
+        let Some((_, known)) = problem.message.split_once("known here: ") else { continue };
+        let table = problem.path.trim_end_matches(PLANTED).trim_end_matches('.');
+        let shown = &keys[&shape(table)];
+        let known: BTreeSet<String> = known.split(", ").map(str::to_owned).collect();
+        assert!(known.is_subset(shown), "{table}: known are {known:?}, shown are {shown:?}");
+        checked += 1;
+    }
+    assert_eq!(checked, 16, "tables, each entry of a list for itself");
+}
+
+/// Entries of a list, and a tenant's models, may each show a part of the keys.
+fn shape(path: &str) -> String {
+    let path = path.replace("[0]", "[]").replace("[1]", "[]");
+    if path.starts_with("tenants[].models.") { "tenants[].models.*".to_owned() } else { path }
+}
+
+/// The keys that each table has.
+fn plant(table: &mut toml::Table, path: &str, planted: &str, keys: &mut BTreeMap<String, BTreeSet<String>>) {
+    keys.entry(shape(path)).or_default().extend(table.keys().cloned());
+    for (key, value) in table.iter_mut() {
+        let path = crate::config::tree::join(path, key);
+        match value {
+            toml::Value::Table(table) => plant(table, &path, planted, keys),
+            toml::Value::Array(entries) => {
+                for entry in entries.iter_mut().filter_map(toml::Value::as_table_mut) {
+                    plant(entry, &format!("{path}[]"), planted, keys);
+                }
+            }
+            _ => {}
+        }
+    }
+    table.insert(planted.to_owned(), toml::Value::Integer(1));
+}

@@ -1,0 +1,159 @@
+//! From the tree to a [`Config`]: pure, and done with all of it before it says
+//! what is wrong.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::gateway::Config as GatewayConfig;
+use crate::telemetry::{LogConfig, LogFormat};
+
+use super::problem::Problem;
+use super::section::{Entry, Findings, Section, bytes_in, choice, duration_in, number, text};
+use super::tenants::Tenants;
+use super::tree::{Node, Places};
+use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, workers};
+
+/// The folder of the file.
+pub(super) struct Folder<'a>(pub(super) &'a Path);
+
+const MINUTE: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Where there are problems, the configuration beside them has placeholders in
+/// their places, and is good for nothing but finding more of them.
+pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem>) {
+    let places = Places::of(tree);
+    let findings = Findings::new(&places);
+    let mut root = Section::of(Entry { path: String::new(), node: tree }, &findings);
+
+    let (server, request_timeout) = server(root.section("server"), &findings);
+    let ops = ops(root.section("ops"));
+    if shared_socket(server.listen, ops.listen) {
+        findings.add("ops.listen", format!("{} is where `server.listen` listens already", ops.listen));
+    }
+    let shutdown = shutdown(root.section("shutdown"));
+    let log = log(root.section("log"), &findings);
+    let gateway = gateway(root.section("gateway"), request_timeout);
+    let bases = workers::bases(&mut root, folder, &findings);
+    let workers = workers::workers(&mut root, &bases, &findings);
+    let Tenants { tenants, adapters, .. } = Tenants::read(&mut root, folder, &bases, &findings);
+    root.finish();
+
+    let problems = findings.into_problems();
+    (Config { server, ops, shutdown, log, gateway, bases, workers, tenants, adapters, places }, problems)
+}
+
+/// Works, but deserves a second look.
+pub(super) fn warnings(config: &Config) -> Vec<Problem> {
+    let mut warnings = Vec::new();
+    let public = config.server.listen;
+    if !public.ip().is_loopback() && config.demo_keys().next().is_some() {
+        let message = format!("{public} can be reached from other machines, and the demonstration keys are public");
+        warnings.push(config.problem("server.listen", message));
+    }
+    warnings
+}
+
+fn server(mut section: Section<'_>, findings: &Findings<'_>) -> (ServerConfig, Duration) {
+    let listen = section.optional("listen", address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080)));
+    let max_body_bytes = section.optional("max_body_bytes", bytes_in(1_024..=1 << 30)).unwrap_or(4 << 20);
+    let mut time = |key, range: RangeInclusive<Duration>, default| {
+        section.optional(key, duration_in(range)).unwrap_or(Duration::from_secs(default))
+    };
+    let header_read_timeout = time("header_read_timeout", MOMENT..=10 * MINUTE, 10);
+    let body_read_timeout = time("body_read_timeout", MOMENT..=60 * MINUTE, 30);
+    let request_timeout = time("request_timeout", MOMENT..=DAY, 600);
+    let hold = time("hold", MOMENT..=10 * MINUTE, 10);
+    let cors = cors(section.section("cors"), findings);
+    section.finish();
+    let max_body_bytes = max_body_bytes as usize;
+    (ServerConfig { listen, max_body_bytes, header_read_timeout, body_read_timeout, hold, cors }, request_timeout)
+}
+
+fn cors(mut section: Section<'_>, findings: &Findings<'_>) -> Cors {
+    let mut origins = Vec::new();
+    for entry in section.list("allow_origins") {
+        if let Some(given) = findings.check(&entry.path, text(entry.node).and_then(origin)) {
+            origins.push(given);
+        }
+    }
+    let any = origins.iter().any(|origin| origin == "*");
+    if any && origins.len() > 1 {
+        findings.add(&section.child("allow_origins"), "\"*\" allows every origin and stands alone");
+    }
+    section.finish();
+    match origins.is_empty() {
+        true => Cors::Off,
+        false if any => Cors::Any,
+        false => Cors::Origins(origins),
+    }
+}
+
+fn ops(mut section: Section<'_>) -> OpsConfig {
+    let listen = section.optional("listen", address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9090)));
+    section.finish();
+    OpsConfig { listen }
+}
+
+fn shutdown(mut section: Section<'_>) -> ShutdownConfig {
+    let drain_timeout = section.optional("drain_timeout", duration_in(Duration::ZERO..=DAY));
+    section.finish();
+    ShutdownConfig { drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)) }
+}
+
+fn log(mut section: Section<'_>, findings: &Findings<'_>) -> LogConfig {
+    let mut log = LogConfig::default();
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    log.format = section.optional("format", choice(&formats)).unwrap_or(log.format);
+    log.filter = section.optional("filter", text).unwrap_or(log.filter);
+    findings.check(&section.child("filter"), log.check());
+    section.finish();
+    log
+}
+
+fn gateway(mut section: Section<'_>, request_timeout: Duration) -> GatewayConfig {
+    let attempts = section.optional("attempts", number(1..=10)).unwrap_or(2) as u32;
+    section.finish();
+    GatewayConfig { request_timeout, attempts }
+}
+
+/// Whether the second of two listeners could not be opened.
+fn shared_socket(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_ip = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && same_ip
+}
+
+fn address(node: &Node) -> Result<SocketAddr, String> {
+    let text = text(node)?;
+    text.parse().map_err(|_| format!("`{text}` is not an IP address and a port, such as 127.0.0.1:8080"))
+}
+
+/// What a browser sends as `origin`: no path, not even a slash.
+fn origin(text: String) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let plain = !host.is_empty() && host.bytes().all(|c| c.is_ascii_graphic() && !b"/?#@*,\"".contains(&c));
+    if plain || text == "*" {
+        return Ok(text);
+    }
+    Err(format!("`{text}` is not an origin, such as https://example.com, nor \"*\""))
+}
+
+/// Ids stand in metrics, logs and paths, so they are kept plain.
+pub(super) fn id(text: &str) -> Result<(), String> {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(format!("`{text}` is not a name of 1 to 64 characters out of a-z, 0-9, `.`, `_` and `-`"))
+}
+
+/// A model's name is what clients write, so it may be nearly anything.
+pub(super) fn model_name(text: &str) -> Result<(), String> {
+    if (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err("a model's name has 1 to 128 characters and no control characters".to_owned())
+}

@@ -1,0 +1,84 @@
+//! The command as its users run it.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+fn tenantry(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tenantry"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    // Commands that read nothing may have ended before they are written to.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn check_tells_every_problem_and_exits_with_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bad.toml");
+    fs::write(&file, "tenants = []\n[server]\nlisten = \"nowhere\"\nport = 1\n").expect("written");
+    let name = file.to_str().expect("UTF-8");
+
+    let output = tenantry(&["check", name], "");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stdout), "");
+    let known = "listen, max_body_bytes, header_read_timeout, body_read_timeout, request_timeout, hold, cors";
+    assert_eq!(
+        text(&output.stderr),
+        format!(
+            "{name}: bases: missing\n\
+             {name}:1: tenants: at least one entry is needed\n\
+             {name}:3: server.listen: `nowhere` is not an IP address and a port, such as 127.0.0.1:8080\n\
+             {name}:4: server.port: unknown key; known here: {known}\n"
+        )
+    );
+}
+
+#[test]
+fn check_of_a_missing_file_exits_with_2() {
+    let output = tenantry(&["check", "/nowhere.toml"], "");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stderr), "/nowhere.toml: cannot be read: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn a_new_key_comes_with_its_line_for_the_configuration() {
+    let output = tenantry(&["keys", "new"], "");
+    assert!(output.status.success());
+    let mut lines = text(&output.stdout).lines();
+    let (key, line) = (lines.next().expect("a key"), lines.next().expect("a line"));
+    assert!(key.starts_with("sk-tenantry-"), "{key}");
+
+    let hashed = tenantry(&["keys", "hash"], &format!("{key}\n"));
+    assert_eq!(text(&hashed.stdout).trim_end(), line);
+}
+
+#[test]
+fn a_key_is_hashed_from_standard_input_or_an_argument() {
+    let line = "{ sha256 = \"d4ffc8c0325f7e8e971bb4d7bc9f6a78c97920b5ac57b24380e53b6c7a96bc13\" }\n";
+    let piped = tenantry(&["keys", "hash"], "sk-demo-acme\n");
+    assert_eq!(text(&piped.stdout), line);
+    assert_eq!(text(&tenantry(&["keys", "hash", "sk-demo-acme"], "").stdout), line);
+
+    let empty = tenantry(&["keys", "hash"], "\n");
+    assert_eq!(empty.status.code(), Some(1));
+    assert_eq!(text(&empty.stderr), "tenantry: a key is one or more visible ASCII characters\n");
+}
+
+#[test]
+fn an_unknown_command_exits_with_2_and_names_it() {
+    let output = tenantry(&["sreve"], "");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("sreve"));
+}
