@@ -66,7 +66,7 @@ def write_config(folder: pathlib.Path, model: pathlib.Path, tenants: int, ports:
     for number in range(tenants):
         write_adapter(folder / f"adapter-{number}", number)
         lines.append(
-            f'[[tenants]]\nid = "tenant-{number}"\nkeys = [{{ demo = "sk-bench-{number}" }}]\n'
+            f'[[tenants]]\nid = "tenant-{number}"\nkeys = [{{ demo = "sk-demo-bench-{number}" }}]\n'
             f'[[tenants.adapters]]\nname = "own"\nbase = "base"\npath = "adapter-{number}"\n'
             '[tenants.models]\nbase = { base = "base" }\nown = { base = "base", adapter = "own" }'
         )
@@ -113,7 +113,7 @@ async def burst(port: int, in_flight: int, case: str, max_tokens: int, generator
         tenant = number if case == "all different" else 0
         model = "base" if case == "base" else "own"
         prompt = [generator.randrange(1000, 40000) for _ in range(PROMPT_TOKENS)]
-        streams.append(one_stream(port, f"sk-bench-{tenant}", model, prompt, max_tokens))
+        streams.append(one_stream(port, f"sk-demo-bench-{tenant}", model, prompt, max_tokens))
     started = time.perf_counter()
     results = await asyncio.gather(*streams)
     wall = time.perf_counter() - started

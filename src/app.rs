@@ -4,17 +4,18 @@
 //! with the files it names is found before anything is served.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{env, io};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::config::{AdapterEntry, BaseConfig, Config, Precision, Problems, Resolved, WorkerConfig};
+use crate::config::{self, AdapterEntry, BaseConfig, Config, Loaded, Precision, Problems, Resolved, WorkerConfig};
 use crate::edge;
 use crate::engine::files::{AdapterFiles, AdapterLimits, ModelConfig, ModelFiles};
 use crate::engine::{self, kernels};
@@ -46,8 +47,6 @@ pub struct Addresses {
 
 #[derive(Debug, Error)]
 pub enum StartError {
-    #[error(transparent)]
-    Config(#[from] Problems),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("worker {worker}: {source}")]
@@ -58,19 +57,19 @@ pub enum StartError {
 
 impl App {
     /// Loads the models and serves. Returns when requests are answered.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+        let Loaded { config, digests, .. } = loaded;
         let public = listen(config.server.listen).await?;
         let ops = listen(config.ops.listen).await?;
         let metrics = Arc::new(Metrics::default());
         // Models are read and packed for seconds.
-        let (config, resolved, drivers) = tokio::task::spawn_blocking(move || {
-            let resolved = resolve(&config)?;
-            let drivers = config.workers.iter().map(|worker| driver(&config, worker)).collect::<Result<Vec<_>, _>>()?;
-            Ok::<_, StartError>((config, resolved, drivers))
+        let loading = config.clone();
+        let drivers = tokio::task::spawn_blocking(move || {
+            loading.workers.iter().map(|worker| driver(&loading, worker)).collect::<Result<Vec<_>, _>>()
         })
         .await
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-        Ok(Self::serve(&config, resolved, drivers, metrics, public, ops))
+        Ok(Self::serve(&config, config.resolve(&digests), drivers, metrics, public, ops))
     }
 
     /// Puts the rooms together around drivers that are ready.
@@ -134,18 +133,18 @@ async fn listen(address: SocketAddr) -> Result<Listener, StartError> {
     Ok(Listener { listener, address })
 }
 
-/// Reads and checks every adapter against the base model it is for, without
-/// loading any weights of that.
-pub fn resolve(config: &Config) -> Result<Resolved, Problems> {
+/// Reads a configuration as every command does: the file, the environment, and
+/// every adapter's artifact, which is checked against the head of the base
+/// model it is for. Tells all problems at once.
+pub fn load(file: &Path) -> Result<Loaded, Problems> {
     let mut heads = BTreeMap::new();
-    for base in &config.bases {
-        heads.insert(&base.name, ModelFiles::open(&base.path).map(|files| files.config().clone()));
-    }
-    config.resolve(|entry| {
-        let base = config.bases.iter().find(|base| base.name == entry.base).expect("validated: the base is there");
-        match &heads[&base.name] {
-            Ok(head) => artifact_digest(config, entry, base, head),
-            Err(error) => Err(format!("cannot be checked, since its base cannot be read: {error}")),
+    config::load(file, env::vars_os(), |adapter, base, config| {
+        let head = heads
+            .entry(base.name.clone())
+            .or_insert_with(|| ModelFiles::open(&base.path).map(|files| files.config().clone()));
+        match head {
+            Ok(head) => artifact_digest(config, adapter, base, head),
+            Err(error) => Err(format!("cannot be checked, since its base model cannot be read: {error}")),
         }
     })
 }

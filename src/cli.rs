@@ -1,14 +1,15 @@
 //! The command line: what can be asked, and the commands that need no server.
 
-use std::env;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use tenantry::auth::{KeyHash, NewKey};
-use tenantry::config::{self, Loaded, Problems};
+use tenantry::app::{self, StartError};
+use tenantry::config::Problems;
+use tenantry::engine::files::{ModelFiles, SaveDtype, write_hf_folder};
 
 /// A multi-tenant model-serving gateway.
 #[derive(Debug, Parser)]
@@ -20,11 +21,37 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Serve the tenants of a configuration file
+    Serve {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Tell everything that is wrong with a configuration file
     Check { file: PathBuf },
     /// Make keys and hash them for the configuration
     #[command(subcommand)]
     Keys(Keys),
+    /// Work with model files
+    #[command(subcommand)]
+    Model(ModelCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Write a GGUF file as a Hugging Face folder
+    Convert {
+        gguf: PathBuf,
+        folder: PathBuf,
+        #[arg(long, value_enum, default_value = "f16")]
+        dtype: Dtype,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Dtype {
+    F32,
+    F16,
+    Bf16,
 }
 
 #[derive(Debug, Subcommand)]
@@ -46,14 +73,8 @@ pub(crate) enum Failure {
     Other(String),
 }
 
-/// Reads the configuration as every command does: the file, the environment,
-/// and the paths it names.
-pub(crate) fn load(file: &Path) -> Result<Loaded, Problems> {
-    config::load(file, env::vars_os())
-}
-
 pub(crate) fn check(file: &Path) -> Result<(), Failure> {
-    let loaded = load(file)?;
+    let loaded = app::load(file)?;
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"))?;
     }
@@ -80,6 +101,18 @@ pub(crate) fn keys(command: Keys) -> Result<(), Failure> {
             say(&config_line(KeyHash::of(key.as_bytes())))
         }
     }
+}
+
+pub(crate) fn model(command: ModelCommand) -> Result<(), Failure> {
+    let ModelCommand::Convert { gguf, folder, dtype } = command;
+    let dtype = match dtype {
+        Dtype::F32 => SaveDtype::F32,
+        Dtype::F16 => SaveDtype::F16,
+        Dtype::Bf16 => SaveDtype::Bf16,
+    };
+    let files = ModelFiles::open(&gguf).map_err(|error| Failure::Other(error.to_string()))?;
+    write_hf_folder(&files, &folder, dtype).map_err(|error| Failure::Other(error.to_string()))?;
+    say(&format!("wrote {}", folder.display()))
 }
 
 fn config_line(hash: KeyHash) -> String {
@@ -125,6 +158,12 @@ impl Failure {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Other(error.to_string())
     }
 }
 

@@ -31,7 +31,7 @@ use crate::auth::KeyHash;
 use crate::telemetry::LogConfig;
 use crate::types::{BaseName, TenantId, TenantLimits};
 
-pub use load::{Loaded, load, parse};
+pub use load::{Digests, Loaded, load, parse};
 pub use problem::{Place, Problem, Problems};
 pub use resolve::Resolved;
 

@@ -8,8 +8,7 @@ use crate::adapters::{Artifact, Catalogue};
 use crate::auth::Keyring;
 use crate::types::{AdapterKey, BaseName, ModelRoute, Tenant, TenantId};
 
-use super::problem::Problems;
-use super::{AdapterEntry, Config, ModelAlias};
+use super::{AdapterEntry, Config, Digests, ModelAlias};
 
 /// What the live part of the gateway is made of.
 #[derive(Debug)]
@@ -25,30 +24,17 @@ type Keys<'a> = HashMap<(&'a TenantId, &'a str), AdapterKey>;
 // === impl Config ===
 
 impl Config {
-    /// `digest_of` reads an adapter's artifact and gives its SHA-256 in
-    /// hexadecimal digits, or the reason why the artifact cannot be used. All
-    /// adapters are asked for before the reasons are told.
-    pub fn resolve(
-        &self,
-        mut digest_of: impl FnMut(&AdapterEntry) -> Result<String, String>,
-    ) -> Result<Resolved, Problems> {
+    /// `digests` has the SHA-256 of every adapter's artifact, as [`load`](super::load) found them.
+    pub fn resolve(&self, digests: &Digests) -> Resolved {
         let mut keys = Keys::new();
         let mut catalogue = Catalogue::default();
-        let mut problems = Vec::new();
         for entry in &self.adapters {
-            match digest_of(entry) {
-                Ok(digest) => {
-                    let artifact = entry.artifact(digest);
-                    keys.insert((&entry.tenant, &entry.name), artifact.key.clone());
-                    catalogue.insert(artifact);
-                }
-                Err(reason) => problems.push(self.problem(&entry.config_path, reason)),
-            }
+            let digest = digests.get(&entry.config_path).expect("a loaded configuration knows all digests");
+            let artifact = entry.artifact(digest.clone());
+            keys.insert((&entry.tenant, &entry.name), artifact.key.clone());
+            catalogue.insert(artifact);
         }
-        if !problems.is_empty() {
-            return Err(Problems::new(problems));
-        }
-        Ok(Resolved { keyring: self.keyring(&keys), catalogue, bases: self.bases_in_use() })
+        Resolved { keyring: self.keyring(&keys), catalogue, bases: self.bases_in_use() }
     }
 
     fn keyring(&self, keys: &Keys<'_>) -> Keyring {
