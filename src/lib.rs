@@ -4,6 +4,7 @@
 pub mod adapters;
 pub mod admission;
 pub mod auth;
+pub mod edge;
 pub mod gateway;
 pub mod pool;
 pub mod telemetry;

@@ -1,0 +1,5 @@
+//! How clients speak to the gateway. Both edges build the one internal request
+//! and read the one internal event; nothing imports them but `app`.
+
+mod linger;
+pub mod server;
