@@ -1,5 +1,6 @@
 //! How clients speak to the gateway. Both edges build the one internal request
 //! and read the one internal event; nothing imports them but `app`.
 
+pub mod http;
 mod linger;
 pub mod server;
