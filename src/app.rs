@@ -10,13 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, io};
 
+use http::HeaderValue;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::config::{self, AdapterEntry, BaseConfig, Config, Loaded, Precision, Problems, Resolved, WorkerConfig};
+use crate::config::{
+    self, AdapterEntry, BaseConfig, Config, Cors, Loaded, Precision, Problems, Resolved, WorkerConfig,
+};
 use crate::edge;
+use crate::edge::http::AllowOrigins;
 use crate::engine::files::{AdapterFiles, AdapterLimits, ModelConfig, ModelFiles};
 use crate::engine::{self, kernels};
 use crate::gateway::{Gateway, Live};
@@ -27,6 +31,9 @@ use crate::worker::{Driver, Embedded, EmbeddedConfig, EmbeddedError, ServedBase}
 
 /// Largest artifact that is read; a rank-64 adapter of all modules of an 8B model takes a third of it.
 const MAX_ADAPTER_BYTES: u64 = 1 << 30;
+
+/// How long a browser may remember what it may send from where.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// A running Tenantry.
 pub struct App {
@@ -88,8 +95,7 @@ impl App {
         });
         let pool = Pool::new(workers.collect(), resolved.catalogue);
         let live = Live::new(resolved.keyring, resolved.bases);
-        let gateway =
-            Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()));
+        let gateway = Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()));
         let servers = TaskTracker::new();
         let app = Self {
             addresses: Addresses { public: public.address, ops: ops.address },
@@ -102,6 +108,49 @@ impl App {
         app.shutdown.running();
         info!(public = %app.addresses.public, ops = %app.addresses.ops, "serving");
         app
+    }
+
+    /// Accepts clients and operators.
+    fn spawn_servers(&self, config: &Config, public: Listener, ops: Listener) {
+        let server = edge::server::Config {
+            header_read_timeout: config.server.header_read_timeout,
+            ..edge::server::Config::default()
+        };
+        let grpc = edge::grpc::router(
+            self.gateway.clone(),
+            edge::grpc::Config { max_message_bytes: config.server.max_body_bytes },
+            edge::grpc::Readiness { not_ready: self.not_ready(), draining: self.shutdown.drain.clone() },
+        );
+        let router = edge::http::public_router(self.gateway.clone(), http_config(config), grpc);
+        let Shutdown { drain, kill, connections, .. } = self.shutdown.clone();
+        let public_server = server.clone();
+        self.servers.spawn(async move {
+            edge::server::serve(public.listener, router, &public_server, drain, kill, &connections).await;
+        });
+        // Operators want to see the drain, so their listener stays to the end.
+        let router = edge::http::ops_router(self.gateway.clone(), self.phase_reasons());
+        let (kill, tasks) = (self.shutdown.kill.clone(), self.servers.clone());
+        self.servers.spawn(async move {
+            edge::server::serve(ops.listener, router, &server, kill.clone(), kill, &tasks).await;
+        });
+    }
+
+    /// What keeps the process, apart from the gateway's workers, from serving.
+    fn phase_reasons(&self) -> edge::http::Readiness {
+        let shutdown = self.shutdown.clone();
+        Arc::new(move || match shutdown.phase() {
+            Phase::Running => Vec::new(),
+            phase => vec![format!("the server is {}", phase.as_str())],
+        })
+    }
+
+    fn not_ready(&self) -> edge::http::Readiness {
+        let (gateway, phase) = (self.gateway.clone(), self.phase_reasons());
+        Arc::new(move || {
+            let mut reasons = phase();
+            reasons.extend(gateway.not_ready());
+            reasons
+        })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -118,6 +167,24 @@ impl App {
         self.shutdown.run(self.drain_timeout).await;
         self.servers.close();
         self.servers.wait().await;
+    }
+}
+
+fn http_config(config: &Config) -> edge::http::Config {
+    let allow_origins = match &config.server.cors {
+        Cors::Off => None,
+        Cors::Any => Some(AllowOrigins::Any),
+        Cors::Origins(origins) => {
+            let value = |origin: &String| HeaderValue::try_from(origin).expect("validated: visible ASCII");
+            Some(AllowOrigins::List(origins.iter().map(value).collect()))
+        }
+    };
+    edge::http::Config {
+        max_body_bytes: config.server.max_body_bytes,
+        body_read_timeout: config.server.body_read_timeout,
+        hold: config.server.hold,
+        cors: allow_origins.map(|allow_origins| edge::http::Cors { allow_origins, max_age: CORS_MAX_AGE }),
+        demo_keys: config.demo_keys().map(|(_, key)| key.to_owned()).collect(),
     }
 }
 

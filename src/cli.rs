@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use tenantry::auth::{KeyHash, NewKey};
 use tenantry::app::{self, StartError};
+use tenantry::auth::{KeyHash, NewKey};
 use tenantry::config::Problems;
 use tenantry::engine::files::{ModelFiles, SaveDtype, write_hf_folder};
 

@@ -38,6 +38,20 @@ pub struct Shutdown {
     pub connections: TaskTracker,
 }
 
+// === impl Phase ===
+
+impl Phase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+            Self::Flushing => "flushing",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 // === impl Shutdown ===
 
 impl Default for Shutdown {

@@ -2,3 +2,6 @@
 //! and read the one internal event; nothing imports them but `app`.
 
 pub mod grpc;
+pub mod http;
+mod linger;
+pub mod server;

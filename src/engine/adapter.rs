@@ -26,8 +26,7 @@ impl Adapter {
         for module in files.modules() {
             let (inputs, outputs) = module.module.widths(config);
             let rank = module.a.len() / inputs;
-            let pair =
-                LoraPair::pack(&module.a, &module.b, rank, inputs, outputs, files.scale(), model.precision())?;
+            let pair = LoraPair::pack(&module.a, &module.b, rank, inputs, outputs, files.scale(), model.precision())?;
             max_rank = max_rank.max(rank);
             bytes += pair.bytes();
             layers[module.layer].insert(module.module, pair);

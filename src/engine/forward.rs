@@ -104,7 +104,10 @@ impl Forward {
         let mut count = 0;
         for (index, slice) in batch.iter().enumerate() {
             let (start, length) = (slice.cache.len(), slice.tokens.len());
-            assert!(length > 0 && start + length <= slice.cache.room(), "a slice has tokens, and its cache room for them");
+            assert!(
+                length > 0 && start + length <= slice.cache.room(),
+                "a slice has tokens, and its cache room for them"
+            );
             for offset in 0..length {
                 if self.rows.len() == count {
                     self.rows.push(Row::new(model));

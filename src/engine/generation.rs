@@ -83,7 +83,15 @@ impl Generation {
             })
             .collect();
         let prompt_tokens = job.prompts.iter().map(Vec::len).sum();
-        Self { tokenizer, steps, open: choices.len(), choices, prompt_tokens, completion_tokens: 0, ready: VecDeque::new() }
+        Self {
+            tokenizer,
+            steps,
+            open: choices.len(),
+            choices,
+            prompt_tokens,
+            completion_tokens: 0,
+            ready: VecDeque::new(),
+        }
     }
 
     pub(super) fn switch(&self, choice: usize) -> Switch {

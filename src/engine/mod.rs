@@ -29,9 +29,9 @@ mod sequence;
 mod stop;
 mod text;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::Arc;
 use std::{io, thread};
 
 use thiserror::Error;
@@ -39,10 +39,10 @@ use thiserror::Error;
 use crate::types::Sampling;
 
 pub use adapter::Adapter;
+pub use cache::SequenceCache;
 pub use config::{Config, Context};
 pub use forward::{Forward, Slice, Wanted};
 pub use generation::{Broken, Generation, Output, TokenDetail};
-pub use cache::SequenceCache;
 pub use model::{LoadError, Model};
 
 use batcher::Batcher;
@@ -148,15 +148,7 @@ impl Engine {
             let _mark = MarkEnded(ended);
             batcher.run();
         })?;
-        Ok(Self {
-            model,
-            tokenizer,
-            context,
-            queue: config.queue,
-            shared,
-            inbox: Some(inbox),
-            thread: Some(thread),
-        })
+        Ok(Self { model, tokenizer, context, queue: config.queue, shared, inbox: Some(inbox), thread: Some(thread) })
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -182,7 +174,8 @@ impl Engine {
 
     /// Hands a job to the batcher: all its sequences or none.
     pub fn submit(&self, job: Job) -> Result<Generation, SubmitError> {
-        let limits = job.prompts.iter().map(|prompt| self.limit(prompt, job.max_tokens)).collect::<Result<Vec<_>, _>>()?;
+        let limits =
+            job.prompts.iter().map(|prompt| self.limit(prompt, job.max_tokens)).collect::<Result<Vec<_>, _>>()?;
         let inbox = self.inbox.as_ref().ok_or(SubmitError::Stopped)?;
         let sequences = job.prompts.len() * job.choices as usize;
         self.shared

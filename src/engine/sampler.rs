@@ -90,8 +90,12 @@ impl Sampler {
         // A token this far below the best is dropped by min-p, or will never be drawn.
         let reach = NEGLIGIBLE.min(if sampling.min_p > 0.0 { -sampling.min_p.ln() } else { NEGLIGIBLE });
         let floor = best - reach * sampling.temperature;
-        let mut candidates: Vec<(usize, f32)> =
-            logits.iter().enumerate().filter(|(_, logit)| **logit >= floor).map(|(token, &logit)| (token, weight(logit))).collect();
+        let mut candidates: Vec<(usize, f32)> = logits
+            .iter()
+            .enumerate()
+            .filter(|(_, logit)| **logit >= floor)
+            .map(|(token, &logit)| (token, weight(logit)))
+            .collect();
         if candidates.is_empty() {
             // Only where no logit is a number.
             return isa.argmax(logits);
@@ -108,7 +112,8 @@ impl Sampler {
         if sampling.top_p < 1.0 {
             let mass = f64::from(sampling.top_p) * sum(&candidates);
             // Most of a vocabulary is too unlikely to be in the nucleus; sorting the rest of it is what costs.
-            let likely: Vec<(usize, f32)> = candidates.iter().copied().filter(|(_, weight)| *weight >= LIKELY).collect();
+            let likely: Vec<(usize, f32)> =
+                candidates.iter().copied().filter(|(_, weight)| *weight >= LIKELY).collect();
             if sum(&likely) >= mass {
                 candidates = likely;
             }

@@ -48,14 +48,7 @@ impl Switch {
 // === impl Sequence ===
 
 impl Sequence {
-    pub(super) fn new(
-        job: &Job,
-        prompt: usize,
-        choice: u32,
-        limit: usize,
-        switch: Switch,
-        steps: StepSender,
-    ) -> Self {
+    pub(super) fn new(job: &Job, prompt: usize, choice: u32, limit: usize, switch: Switch, steps: StepSender) -> Self {
         let tokens = job.prompts[prompt].clone();
         Self {
             choice,
@@ -98,8 +91,7 @@ impl Sequence {
             None
         };
         let ends_text = finish == Some(FinishReason::Stop);
-        let step =
-            Step { choice: self.choice, token: sampled.token, detail: sampled.detail, ends_text, finish };
+        let step = Step { choice: self.choice, token: sampled.token, detail: sampled.detail, ends_text, finish };
         // An error means that the reader has gone, or (which `stalled` rules out) that there is no room: either way
         // the answer is lost and the sequence over.
         self.steps.try_send(step).is_err() || finish.is_some()

@@ -13,7 +13,9 @@ use super::prompt::prompts;
 use super::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
 use crate::engine::files::{AdapterFiles, AdapterLimits, ModelFileError, ModelFiles, Tokenizer};
 use crate::engine::kernels::Precision;
-use crate::engine::{self, Adapter, Broken, Engine, Job, LoadError, Model, Output, StartError, SubmitError, TokenDetail};
+use crate::engine::{
+    self, Adapter, Broken, Engine, Job, LoadError, Model, Output, StartError, SubmitError, TokenDetail,
+};
 use crate::types::{
     AdapterKey, BaseName, Delta, Error, ErrorKind, Event, GenerateRequest, Input, TokenLogprob, TopLogprob, Usage,
 };
@@ -164,7 +166,11 @@ impl Driver for Embedded {
 // === impl Base ===
 
 impl Base {
-    fn submit(&self, request: &GenerateRequest, adapter: Option<Arc<Adapter>>) -> Result<engine::Generation, WorkerError> {
+    fn submit(
+        &self,
+        request: &GenerateRequest,
+        adapter: Option<Arc<Adapter>>,
+    ) -> Result<engine::Generation, WorkerError> {
         let job = Job {
             prompts: prompts(&self.files, &self.tokenizer, &request.input).map_err(WorkerError::Refused)?,
             choices: request.choices,
@@ -191,8 +197,11 @@ impl Base {
 fn refuse_unsupported(request: &GenerateRequest) -> Result<(), Error> {
     match request.extra.keys().next() {
         None => Ok(()),
-        Some(field) => Err(Error::invalid(field.clone(), format!("Unsupported parameter: '{field}' is not supported with this model."))
-            .with_code("unsupported_parameter")),
+        Some(field) => Err(Error::invalid(
+            field.clone(),
+            format!("Unsupported parameter: '{field}' is not supported with this model."),
+        )
+        .with_code("unsupported_parameter")),
     }
 }
 

@@ -20,7 +20,11 @@ fn chat(template: Option<&ChatTemplate>, tokenizer: &Tokenizer, messages: &[Mess
         .map(|message| ChatMessage { role: template_role(message.role).to_owned(), content: message.content.clone() })
         .collect();
     let rendered = template.render(&messages, GenerationPrompt::Add).map_err(|error| {
-        if error.is_clients_fault() { Error::invalid("messages", error.to_string()) } else { Error::internal(error.to_string()) }
+        if error.is_clients_fault() {
+            Error::invalid("messages", error.to_string())
+        } else {
+            Error::internal(error.to_string())
+        }
     })?;
     tokenizer.encode_prompt(&rendered).map_err(|error| Error::invalid("messages", error.to_string()))
 }

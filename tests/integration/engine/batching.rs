@@ -107,10 +107,7 @@ async fn what_can_never_fit_is_refused_up_front() {
     let refused = |prompt: &[u32], max_tokens| engine.submit(Job { max_tokens, ..job(prompt, None, 1) }).err();
     assert_eq!(refused(&[5; 64], None), Some(SubmitError::PromptTooLong { prompt: 64, context: 64 }));
     assert_eq!(refused(&[5; 70], Some(1)), Some(SubmitError::PromptTooLong { prompt: 70, context: 64 }));
-    assert_eq!(
-        refused(&[5; 60], Some(5)),
-        Some(SubmitError::TooManyTokens { prompt: 60, max_tokens: 5, context: 64 })
-    );
+    assert_eq!(refused(&[5; 60], Some(5)), Some(SubmitError::TooManyTokens { prompt: 60, max_tokens: 5, context: 64 }));
     assert_eq!(refused(&[], Some(5)), Some(SubmitError::EmptyPrompt));
     assert_eq!(refused(&[49_152], Some(5)), Some(SubmitError::UnknownToken { token: 49_152, vocabulary: 49_152 }));
     let last = run(&engine, Job { max_tokens: None, ..job(&[5; 60], None, 1) }).await;

@@ -28,7 +28,8 @@ fn quickstart_adapter(model: &Model, name: &str) -> Arc<Adapter> {
 }
 
 fn adapter(model: &Model, folder: &str) -> Arc<Adapter> {
-    let files = AdapterFiles::open(&repository(folder), model.config(), &["HuggingFaceTB/SmolLM2-135M-Instruct"], LIMITS);
+    let files =
+        AdapterFiles::open(&repository(folder), model.config(), &["HuggingFaceTB/SmolLM2-135M-Instruct"], LIMITS);
     Arc::new(Adapter::pack(&files.expect(folder), model).expect(folder))
 }
 

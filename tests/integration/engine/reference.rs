@@ -113,7 +113,11 @@ fn perplexity(model: &Model, tokens: &[u32]) -> f64 {
 fn perplexity_is_the_references_and_the_fast_paths_within_its_margin() {
     let reference: Perplexity = fixture("reference/perplexity.json");
     let exact = perplexity(&EXACT, &reference.tokens);
-    assert!((exact / reference.perplexity - 1.0).abs() < 1e-4, "{exact}, and {} in the reference", reference.perplexity);
+    assert!(
+        (exact / reference.perplexity - 1.0).abs() < 1e-4,
+        "{exact}, and {} in the reference",
+        reference.perplexity
+    );
     let fast = perplexity(&FAST, &reference.tokens);
     let above = fast / reference.perplexity - 1.0;
     assert!(above.abs() < FAST_PATH_MARGIN, "{fast}, and {} in the reference", reference.perplexity);

@@ -1,0 +1,124 @@
+//! The HTTP edge: OpenAI's interface, the playground, and the operations
+//! endpoints. It reads requests and writes answers; what happens between is
+//! the gateway's business.
+//!
+//! An error that this edge finds itself is recorded through [`Edge::refuse`],
+//! one that the gateway returns was recorded there: each exactly once.
+
+mod body;
+mod cors;
+mod error;
+mod fallback;
+mod generate;
+mod models;
+mod openai;
+mod ops;
+mod parse;
+mod playground;
+mod request_id;
+mod sse;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use crate::gateway::Gateway;
+use crate::types::{Error, Route, Tenant};
+
+pub use cors::{AllowOrigins, Cors};
+pub use ops::{Readiness, ops_router};
+
+use playground::Playground;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub max_body_bytes: usize,
+    /// The longest that a request's body may take to arrive.
+    pub body_read_timeout: Duration,
+    /// The longest silence of a stream. A stream that has not begun by then
+    /// begins with a comment, and with it gives up its true status.
+    pub hold: Duration,
+    pub cors: Option<Cors>,
+    /// Public keys that the playground offers.
+    pub demo_keys: Vec<String>,
+}
+
+/// What every handler reads.
+struct Edge {
+    gateway: Arc<Gateway>,
+    playground: Playground,
+    config: Config,
+}
+
+/// OpenAI's two interfaces to a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Api {
+    Chat,
+    Completions,
+}
+
+/// Everything that tenants reach: HTTP, and `grpc`'s services on the same port.
+pub fn public_router(gateway: Arc<Gateway>, config: Config, grpc: Router) -> Router {
+    let cors = config.cors.as_ref().map(Cors::layer);
+    let router = Router::new()
+        .route("/", get(playground::page))
+        .route("/v1/chat/completions", post(generate::chat_completions))
+        .route("/v1/completions", post(generate::completions))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::one))
+        .method_not_allowed_fallback(fallback::method_not_allowed)
+        .fallback(fallback::unknown_path)
+        .with_state(Arc::new(Edge { gateway, playground: Playground::new(&config.demo_keys), config }))
+        .merge(grpc.reset_fallback());
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(axum::middleware::from_fn(request_id::attach))
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 4 << 20,
+            body_read_timeout: Duration::from_secs(30),
+            hold: Duration::from_secs(10),
+            cors: None,
+            demo_keys: Vec::new(),
+        }
+    }
+}
+
+// === impl Edge ===
+
+impl Edge {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Tenant>, Error> {
+        self.gateway.authenticate(headers.get(AUTHORIZATION).map(|value| value.as_bytes()))
+    }
+
+    /// Records and answers an error that the gateway has not seen.
+    fn refuse(&self, tenant: Option<&Tenant>, route: &'static str, error: &Error) -> Response {
+        self.gateway.record_refusal(tenant, route, error);
+        error::response(error)
+    }
+}
+
+// === impl Api ===
+
+impl Api {
+    fn route(self) -> Route {
+        match self {
+            Self::Chat => Route::ChatCompletions,
+            Self::Completions => Route::Completions,
+        }
+    }
+}

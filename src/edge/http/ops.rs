@@ -1,0 +1,70 @@
+//! The operations listener: metrics, health, readiness. It asks for no key,
+//! and so listens on the loopback address unless told otherwise.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use tracing::error;
+
+use super::generate::json;
+use super::{error, fallback};
+use crate::gateway::Gateway;
+use crate::telemetry;
+
+/// What keeps the process from serving, beside what the gateway knows: that it
+/// starts, that it drains. Empty when nothing does.
+pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+struct Ops {
+    gateway: Arc<Gateway>,
+    readiness: Readiness,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+pub fn ops_router(gateway: Arc<Gateway>, readiness: Readiness) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok"))
+        .route("/readyz", get(ready))
+        .method_not_allowed_fallback(fallback::ops_method_not_allowed)
+        .fallback(fallback::ops_unknown_path)
+        .with_state(Arc::new(Ops { gateway, readiness }))
+}
+
+async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
+    match ops.gateway.render_metrics() {
+        Ok(text) => {
+            let mut response = Response::new(Body::from(text));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(telemetry::CONTENT_TYPE));
+            response
+        }
+        Err(failure) => {
+            error!(error = failure.detail(), "metrics");
+            error::response(&failure)
+        }
+    }
+}
+
+async fn ready(State(ops): State<Arc<Ops>>) -> Response {
+    let mut reasons = (ops.readiness)();
+    reasons.extend(ops.gateway.not_ready());
+    let (code, status) =
+        if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
+    let body = serde_json::to_vec(&Ready { status, reasons }).expect("reasons are texts");
+    let mut response = json(body.into());
+    *response.status_mut() = code;
+    response
+}
