@@ -54,6 +54,8 @@ struct Row {
     /// Between the two halves of an adapter.
     low: Vec<f32>,
     scores: Vec<f32>,
+    /// One head, while it is normalised.
+    head: Vec<f32>,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
@@ -200,6 +202,7 @@ impl Row {
             mixed: Activation::new(config.intermediate, precision),
             low: Vec::new(),
             scores: Vec::new(),
+            head: vec![0.0; config.head_dim],
             cos: vec![0.0; config.head_dim / 2],
             sin: vec![0.0; config.head_dim / 2],
         }
@@ -245,14 +248,11 @@ impl Row {
             adapter.apply(isa, index, LoraModule::V, x, &mut self.low, values);
         }
         let norms = layer.qk_norm.as_ref().map(|(queries, keys)| (queries.as_slice(), keys.as_slice())).unzip();
-        // The low-rank part of an adapter is done with, so its room would do, but heads may be wider.
-        let mut head_out = [0.0; 256];
         for (heads, norm) in [(queries, norms.0), (keys, norms.1)] {
             for head in heads.chunks_exact_mut(config.head_dim) {
                 if let Some(weight) = norm {
-                    let out = &mut head_out[..head.len()];
-                    isa.rms_norm(head, weight, config.rms_eps, out);
-                    head.copy_from_slice(out);
+                    isa.rms_norm(head, weight, config.rms_eps, &mut self.head);
+                    head.copy_from_slice(&self.head);
                 }
                 isa.rope(head, &self.cos, &self.sin);
             }

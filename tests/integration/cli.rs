@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use crate::support::{quickstart_like, repository};
 
 fn tenantry(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tenantry"))
@@ -43,6 +46,49 @@ fn check_tells_every_problem_and_exits_with_2() {
              {name}:4: server.port: unknown key; known here: {known}\n"
         )
     );
+}
+
+#[test]
+fn check_reads_the_adapters_too_and_tells_all_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let other_base = folder.path().join("other-base");
+    copy_folder(&repository("config/quickstart/adapters/json"), &other_base);
+    let config = fs::read_to_string(other_base.join("adapter_config.json")).expect("the adapter's configuration");
+    let named = config.replace("HuggingFaceTB/SmolLM2-135M-Instruct", "meta-llama/Llama-3.2-1B");
+    fs::write(other_base.join("adapter_config.json"), named).expect("written");
+    let file = folder.path().join("bad.toml");
+    let text = quickstart_like("")
+        .replacen("listen = \"127.0.0.1:0\"", "listen = \"127.0.0.1:99999\"\nport = 1", 1)
+        .replace("sk-demo-globex", "sk-demo-acme")
+        .replacen("adapter = \"rhyme\" }", "adapter = \"nobody\" }", 1)
+        .replacen(&format!("path = {:?}", repository("config/quickstart/adapters/pirate")), "path = \"gone\"", 1)
+        .replacen(&format!("path = {:?}", repository("config/quickstart/adapters/json")), "path = \"other-base\"", 1);
+    fs::write(&file, text).expect("written");
+    for arguments in [vec!["check"], vec!["serve", "--config"]] {
+        let output = tenantry(&[&arguments[..], &[file.to_str().expect("UTF-8")]].concat(), "");
+        assert_eq!(output.status.code(), Some(2));
+        let told = self::text(&output.stderr);
+        for part in [
+            "server.listen: `127.0.0.1:99999` is not an IP address and a port",
+            "server.port: unknown key",
+            "tenants[1].keys[0].demo: ",
+            "tenants[2].models.assistant.adapter: ",
+            "tenants[0].adapters[0].path: ",
+            "tenants[1].adapters[0].path: ",
+            "meta-llama/Llama-3.2-1B",
+        ] {
+            assert!(told.contains(part), "{part} is not in\n{told}");
+        }
+        assert_eq!(told.lines().count(), 6, "{told}");
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("made");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+    }
 }
 
 #[test]

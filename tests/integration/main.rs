@@ -1,7 +1,11 @@
 //! Everything that runs the product as its users do, in one binary.
 
 mod cli;
+mod clients;
+mod disconnect;
 mod engine;
 mod grpc;
+mod http;
 mod layout;
+mod shutdown;
 mod support;

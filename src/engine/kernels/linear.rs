@@ -17,7 +17,7 @@ use super::{
 
 /// How far ahead of use weights are asked for while they stream from memory, in bytes: eight blocks. Into the second
 /// level only, whose queue for outstanding lines is the longer one: asked into the first level, eight rows took a
-/// third longer, because reading and computing did not overlap.
+/// quarter longer, because reading and computing did not overlap.
 const STREAM_AHEAD: usize = 8 * size_of::<PanelBlock>();
 
 const LINE: usize = 64;

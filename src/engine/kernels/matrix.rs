@@ -88,10 +88,13 @@ impl Matrix {
             Precision::Exact => {
                 check_finite(weights, inputs)?;
                 let mut steps = vec![FloatStep([0.0; PANEL]); panel_count * inputs];
-                for (output, row) in weights.chunks_exact(inputs).enumerate() {
-                    let panel = &mut steps[output / PANEL * inputs..][..inputs];
-                    for (step, weight) in panel.iter_mut().zip(row) {
-                        step.0[output % PANEL] = *weight;
+                let panels = steps.chunks_exact_mut(inputs).zip(weights.chunks(PANEL * inputs));
+                for (panel, rows) in panels {
+                    // Step by step: what is written is then written in sequence.
+                    for (input, step) in panel.iter_mut().enumerate() {
+                        for (weight, row) in step.0.iter_mut().zip(rows.chunks_exact(inputs)) {
+                            *weight = row[input];
+                        }
                     }
                 }
                 Panels::Exact(steps)

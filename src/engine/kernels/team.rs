@@ -21,7 +21,7 @@ use std::{
 
 use super::Isa;
 
-/// Turns of spinning before a worker parks: about 40 µs, twice the longest serial stretch within a step.
+/// Turns of spinning before a worker parks: about 50 µs, more than the serial stretches within a step take.
 const SPINS_BEFORE_PARK: u32 = 2_000;
 
 /// Turns of spinning before the caller offers its core while it waits for the others. By then a worker has most
@@ -46,8 +46,9 @@ struct Shared {
     unfinished: Line<AtomicUsize>,
     /// One per worker: it is about to sleep, or sleeps, and wants to be woken.
     parked: Vec<Line<AtomicBool>>,
-    /// What the first panicking worker of a fork panicked with.
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// What workers panicked with during a fork. All is kept for the caller to drop: dropping it may panic again, and
+    /// a worker must live to be counted out.
+    panics: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 /// Own cache lines (two, as they are fetched in pairs), so that spinning on one does not slow down another.
@@ -88,7 +89,7 @@ impl Team {
                 job: Line(UnsafeCell::new(idle)),
                 unfinished: Line(AtomicUsize::new(0)),
                 parked: (0..count).map(|_| Line(AtomicBool::new(false))).collect(),
-                panic: Mutex::new(None),
+                panics: Mutex::new(Vec::new()),
             }),
             workers: Vec::with_capacity(count),
         };
@@ -145,11 +146,11 @@ impl Team {
         // The others must have let go of `work` before it goes out of scope, whatever happens on this thread.
         let own = panic::catch_unwind(AssertUnwindSafe(|| work(0)));
         self.join();
-        let theirs = self.shared.take_panic();
+        let theirs = self.shared.take_panics();
         match own {
             Err(panic) => panic::resume_unwind(panic),
             Ok(()) => {
-                if let Some(panic) = theirs {
+                if let Some(panic) = theirs.into_iter().next() {
                     panic::resume_unwind(panic);
                 }
             }
@@ -248,18 +249,13 @@ impl Shared {
     }
 
     fn keep_panic(&self, panic: Box<dyn Any + Send>) {
-        let mut kept = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.is_none() {
-            *kept = Some(panic);
-        } else {
-            // Dropping what someone panicked with may panic again, and this worker must live to be counted out.
-            mem::forget(panic);
-        }
+        let mut kept = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(panic);
     }
 
-    fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
-        let mut kept = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.take()
+    fn take_panics(&self) -> Vec<Box<dyn Any + Send>> {
+        let mut kept = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
+        mem::take(&mut *kept)
     }
 }
 

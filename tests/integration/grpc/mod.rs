@@ -5,7 +5,7 @@ mod scripted;
 mod services;
 mod web;
 
-mod client {
+pub(crate) mod client {
     #![allow(clippy::all, unreachable_pub, rust_2018_idioms, dead_code, reason = "generated code is not ours to style")]
     include!(concat!(env!("OUT_DIR"), "/client/tenantry.v1.rs"));
 }

@@ -1,6 +1,10 @@
 //! What several tests need: the repository's files, and a running Tenantry.
 
+mod server;
+
 use std::path::{Path, PathBuf};
+
+pub(crate) use server::{Server, quickstart_like};
 
 /// A file of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
@@ -21,8 +25,8 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 
 /// The quickstart's base model, which `make test` fetches.
 pub(crate) fn base_model() -> PathBuf {
-    let folder = std::env::var_os("DATA_DIR").map_or_else(|| repository(".tenantry"), PathBuf::from);
-    let path = folder.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = std::env::var_os("TENANTRY_TEST_MODEL")
+        .map_or_else(|| repository(".tenantry/models/SmolLM2-135M-Instruct.Q4_1.gguf"), PathBuf::from);
     assert!(path.exists(), "{} is missing; `make test` fetches it", path.display());
     path
 }

@@ -1,0 +1,76 @@
+//! Clients that are not ours: OpenAI's for Python and Node, Python's gRPC, a
+//! browser. `make test` installs them and says where they are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::support::{Server, repository, scratch};
+
+/// Runs a client to its end; its output is shown where it fails.
+async fn run(mut command: Command) {
+    command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let shown = format!("{command:?}");
+    let output = tokio::time::timeout(Duration::from_secs(240), command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{shown}: not done after four minutes")).expect("it starts");
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "{shown}: {}\n{text}", output.status);
+}
+
+fn python() -> PathBuf {
+    std::env::var_os("TENANTRY_TEST_PYTHON").map_or_else(|| repository(".tenantry/venv/bin/python"), PathBuf::from)
+}
+
+fn openai(mut command: Command, server: &Server) -> Command {
+    command.args(["--base-url", &server.url("/v1"), "--key", "sk-demo-acme", "--model", "assistant"]);
+    command.args(["--foreign-model", "globex-only"]);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stock_openai_client_for_python() {
+    Server::with(|server: Arc<Server>| async move {
+        let mut command = Command::new(python());
+        command.arg(repository("tests/clients/openai_python/client.py"));
+        run(openai(command, &server)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stock_openai_client_for_node() {
+    Server::with(|server: Arc<Server>| async move {
+        let mut command = Command::new("node");
+        command.arg(repository("tests/clients/openai_node/client.mjs"));
+        run(openai(command, &server)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pythons_grpc_client_with_stubs_from_our_protos() {
+    Server::with(|server: Arc<Server>| async move {
+        let mut command = Command::new(python());
+        command.arg(repository("tests/clients/grpc/client.py"));
+        command.args([&server.addresses().public.to_string(), "sk-demo-acme", "assistant"]);
+        run(command).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_playground_in_a_browser() {
+    Server::with(|server: Arc<Server>| async move {
+        let shots = scratch("playground");
+        let mut command = Command::new("node");
+        command.arg(repository("tests/clients/browser/playground.mjs"));
+        command.arg(server.url("")).arg("sk-demo-acme").arg(&shots);
+        if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
+            command.env("CHROMIUM", chromium);
+        }
+        run(command).await;
+    })
+    .await;
+}

@@ -1,0 +1,79 @@
+//! A client that goes away stops the engine's work, whatever it speaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::grpc::client::inference_client::InferenceClient;
+use crate::grpc::client::{GenerateRequest, generate_event};
+use crate::support::Server;
+
+fn long(stream: bool) -> Value {
+    json!({ "model": "assistant", "prompt": "Once upon a time", "max_tokens": 1800, "ignore_eos": true, "stream": stream })
+}
+
+/// Tokens that the engine has made so far, by the operators' count of steps under way.
+async fn engine_stops(server: &Server) {
+    server.nothing_held().await;
+    let (_, metrics) = server.ops("/metrics").await;
+    assert!(metrics.contains("tenantry_engine_batch_rows{worker=\"local\"} 0"), "{metrics}");
+    assert!(metrics.contains("tenantry_engine_kv_tokens{worker=\"local\"} 0"), "{metrics}");
+    assert!(metrics.contains("outcome=\"client_gone\"} 1"), "{metrics}");
+}
+
+async fn leaves_a_stream(server: Arc<Server>, client: reqwest::Client) {
+    let request = client.post(server.url("/v1/completions")).bearer_auth("sk-demo-acme").json(&long(true));
+    let mut stream = request.send().await.expect("an answer").bytes_stream();
+    stream.next().await.expect("a chunk").expect("bytes");
+    assert_eq!(server.held().sequences, 1);
+    drop((stream, client));
+    engine_stops(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_a_stream_over_http1_stops_the_engine() {
+    Server::with(|server| leaves_a_stream(server, reqwest::Client::builder().http1_only().build().expect("a client")))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_a_stream_over_http2_stops_the_engine() {
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    Server::with(|server| leaves_a_stream(server, client)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_before_the_whole_answer_is_there_stops_the_engine() {
+    Server::with(|server| async move {
+        let request = server.client.post(server.url("/v1/completions")).bearer_auth("sk-demo-acme").json(&long(false));
+        let asked = tokio::time::timeout(Duration::from_millis(500), request.send()).await;
+        assert!(asked.is_err(), "1800 tokens take longer than that");
+        engine_stops(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_a_grpc_call_stops_the_engine() {
+    Server::with(|server| async move {
+        let mut client =
+            InferenceClient::connect(format!("http://{}", server.addresses().public)).await.expect("a connection");
+        let mut request = tonic::Request::new(GenerateRequest {
+            model: "assistant".to_owned(),
+            prompt: Some("Once upon a time".to_owned()),
+            max_tokens: Some(1800),
+            ignore_eos: Some(true),
+            ..GenerateRequest::default()
+        });
+        request.metadata_mut().insert("authorization", "Bearer sk-demo-acme".parse().expect("ASCII"));
+        let mut stream = client.generate(request).await.expect("a stream").into_inner();
+        let first = stream.next().await.expect("an event").expect("an event");
+        assert!(matches!(first.event, Some(generate_event::Event::Delta(_))));
+        assert_eq!(server.held().sequences, 1);
+        drop(stream);
+        engine_stops(&server).await;
+    })
+    .await;
+}
