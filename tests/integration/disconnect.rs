@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tonic::transport::Endpoint;
 
 use crate::grpc::client::inference_client::InferenceClient;
 use crate::grpc::client::{GenerateRequest, generate_event};
@@ -14,7 +15,6 @@ fn long(stream: bool) -> Value {
     json!({ "model": "assistant", "prompt": "Once upon a time", "max_tokens": 1800, "ignore_eos": true, "stream": stream })
 }
 
-/// Tokens that the engine has made so far, by the operators' count of steps under way.
 async fn engine_stops(server: &Server) {
     server.nothing_held().await;
     let (_, metrics) = server.ops("/metrics").await;
@@ -58,8 +58,8 @@ async fn leaving_before_the_whole_answer_is_there_stops_the_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_a_grpc_call_stops_the_engine() {
     Server::with(|server| async move {
-        let mut client =
-            InferenceClient::connect(format!("http://{}", server.addresses().public)).await.expect("a connection");
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.addresses().public)).expect("an address");
+        let mut client = InferenceClient::new(endpoint.connect().await.expect("a connection"));
         let mut request = tonic::Request::new(GenerateRequest {
             model: "assistant".to_owned(),
             prompt: Some("Once upon a time".to_owned()),

@@ -7,5 +7,6 @@ mod engine;
 mod grpc;
 mod http;
 mod layout;
+mod model_files;
 mod shutdown;
 mod support;

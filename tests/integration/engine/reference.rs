@@ -122,19 +122,3 @@ fn perplexity_is_the_references_and_the_fast_paths_within_its_margin() {
     let above = fast / reference.perplexity - 1.0;
     assert!(above.abs() < FAST_PATH_MARGIN, "{fast}, and {} in the reference", reference.perplexity);
 }
-
-#[test]
-fn tokens_are_those_of_the_models_own_tokenizer() {
-    #[derive(Deserialize)]
-    struct Tokenized {
-        text: String,
-        ids: Vec<u32>,
-    }
-    let files = ModelFiles::open(&base_model()).expect("the base model");
-    let tokenizer = files.tokenizer().expect("the model has one");
-    let cases: Vec<Tokenized> = fixture("reference/tokenization.json");
-    for case in &cases {
-        assert_eq!(tokenizer.encode(&case.text, SpecialTokens::Parse).expect("text"), case.ids, "{:?}", case.text);
-    }
-    assert!(cases.len() >= 50);
-}
