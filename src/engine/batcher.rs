@@ -180,6 +180,7 @@ impl Batcher {
             self.store.take_back(&mut youngest.cache);
             self.waiting.push_front(youngest);
             self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+            self.shared.preempted.fetch_add(1, Ordering::Release);
             if self.running.len() == index {
                 return false;
             }
@@ -221,10 +222,10 @@ impl Batcher {
         let mut ended = Vec::new();
         for (part, sampled) in wanted.zip(sampled) {
             let sampled = sampled.expect("every draw was made");
+            self.shared.generated.fetch_add(1, Ordering::Release);
             if self.running[part.sequence].push(sampled, &self.eos) {
                 ended.push(part.sequence);
             }
-            self.shared.generated.fetch_add(1, Ordering::Relaxed);
         }
         for index in ended.into_iter().rev() {
             let mut sequence = self.running.remove(index);

@@ -7,7 +7,7 @@ use super::kernels::{BLOCK_TOKENS, Isa, KvBlock, KvShape, Precision};
 pub(super) struct BlockStore {
     shape: KvShape,
     precision: Precision,
-    free: Vec<Box<KvBlock>>,
+    free: Vec<KvBlock>,
     /// Blocks that may still be made.
     unmade: usize,
 }
@@ -15,7 +15,7 @@ pub(super) struct BlockStore {
 /// The cached positions of one sequence, from the first on.
 #[derive(Default)]
 pub struct SequenceCache {
-    blocks: Vec<Box<KvBlock>>,
+    blocks: Vec<KvBlock>,
     /// Positions whose keys and values are there for every layer.
     len: usize,
 }
@@ -40,7 +40,7 @@ impl BlockStore {
         for _ in 0..missing {
             let block = self.free.pop().unwrap_or_else(|| {
                 self.unmade -= 1;
-                Box::new(KvBlock::new(&self.shape, self.precision))
+                KvBlock::new(&self.shape, self.precision)
             });
             cache.blocks.push(block);
         }
@@ -58,7 +58,7 @@ impl BlockStore {
 impl SequenceCache {
     /// A cache with room for `positions`, outside of any store.
     pub(super) fn with_room(shape: &KvShape, precision: Precision, positions: usize) -> Self {
-        let blocks = (0..positions.div_ceil(BLOCK_TOKENS)).map(|_| Box::new(KvBlock::new(shape, precision))).collect();
+        let blocks = (0..positions.div_ceil(BLOCK_TOKENS)).map(|_| KvBlock::new(shape, precision)).collect();
         Self { blocks, len: 0 }
     }
 
@@ -70,7 +70,7 @@ impl SequenceCache {
         self.len == 0
     }
 
-    pub(super) fn blocks(&self) -> &[Box<KvBlock>] {
+    pub(super) fn blocks(&self) -> &[KvBlock] {
         &self.blocks
     }
 

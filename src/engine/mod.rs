@@ -113,6 +113,7 @@ struct Shared {
     kv_tokens: AtomicUsize,
     steps: AtomicU64,
     generated: AtomicU64,
+    preempted: AtomicU64,
     /// The batcher's thread has ended.
     ended: AtomicBool,
 }
@@ -130,6 +131,8 @@ pub struct Stats {
     pub steps: u64,
     /// Tokens generated since the start.
     pub generated: u64,
+    /// How often a sequence gave its cache up to an older one since the start.
+    pub preempted: u64,
     pub ended: bool,
 }
 
@@ -168,6 +171,7 @@ impl Engine {
             kv_tokens: shared.kv_tokens.load(Ordering::Acquire),
             steps: shared.steps.load(Ordering::Acquire),
             generated: shared.generated.load(Ordering::Acquire),
+            preempted: shared.preempted.load(Ordering::Acquire),
             ended: shared.ended.load(Ordering::Acquire),
         }
     }

@@ -142,7 +142,7 @@ try {
   });
 
   await check("Stop keeps what has come", async () => {
-    await page.getByLabel("Max tokens").fill("2000");
+    await page.getByLabel("Max tokens").fill("1000");
     // From inside the page, so that not even a fast model is done before.
     await page.evaluate(() => {
       new MutationObserver((changes, observer) => {
