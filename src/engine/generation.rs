@@ -12,29 +12,11 @@ use tokio::sync::mpsc::Receiver;
 
 use super::Job;
 use super::files::Tokenizer;
-use super::sequence::Switch;
+use super::sampler::TokenDetail;
+use super::sequence::{Step, Switch};
 use super::stop::StopStrings;
 use super::text::TextDecoder;
 use crate::types::FinishReason;
-
-/// What the batcher tells of one token.
-#[derive(Debug)]
-pub(super) struct Step {
-    pub choice: u32,
-    pub token: u32,
-    pub detail: Option<TokenDetail>,
-    /// The token only says that the text is over.
-    pub ends_text: bool,
-    pub finish: Option<FinishReason>,
-}
-
-/// Log-probabilities at one position, of the model's own distribution.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenDetail {
-    pub logprob: f32,
-    /// The most probable tokens, best first.
-    pub top: Vec<(u32, f32)>,
-}
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {

@@ -42,13 +42,13 @@ pub use adapter::Adapter;
 pub use cache::SequenceCache;
 pub use config::{Config, Context};
 pub use forward::{Forward, Slice, Wanted};
-pub use generation::{Broken, Generation, Output, TokenDetail};
+pub use generation::{Broken, Generation, Output};
 pub use model::{LoadError, Model};
+pub use sampler::TokenDetail;
 
 use batcher::Batcher;
 use files::Tokenizer;
-use generation::Step;
-use sequence::Sequence;
+use sequence::{Sequence, Step};
 
 /// Steps a slow reader may lag behind before its sequences pause.
 const CHANNEL_STEPS: usize = 32;

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use super::generation::TokenDetail;
 use super::kernels::Isa;
 use crate::types::Sampling;
 
@@ -21,6 +20,14 @@ pub(super) struct Sampler {
     sampling: Sampling,
     logprobs: Option<u8>,
     random: Random,
+}
+
+/// Log-probabilities at one position, of the model's own distribution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenDetail {
+    pub logprob: f32,
+    /// The most probable tokens, best first.
+    pub top: Vec<(u32, f32)>,
 }
 
 pub(super) struct Sampled {

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::adapter::Adapter;
 use super::cache::SequenceCache;
-use super::generation::Step;
-use super::sampler::{Sampled, Sampler};
+use super::sampler::{Sampled, Sampler, TokenDetail};
 use super::{Job, StepSender};
 use crate::types::FinishReason;
 
@@ -31,6 +30,17 @@ pub(super) struct Sequence {
     steps: StepSender,
     /// The most steps a reader may be behind; as many sequences may write in one step.
     writers: usize,
+}
+
+/// What the batcher tells of one token.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub choice: u32,
+    pub token: u32,
+    pub detail: Option<TokenDetail>,
+    /// The token only says that the text is over.
+    pub ends_text: bool,
+    pub finish: Option<FinishReason>,
 }
 
 // === impl Switch ===
