@@ -3,6 +3,8 @@
 //! Configuration → rooms → listeners. What is wrong with the configuration or
 //! with the files it names is found before anything is served.
 
+mod resolve;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,18 +18,18 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::config::{
-    self, AdapterEntry, BaseConfig, Config, Cors, Loaded, Precision, Problems, Resolved, WorkerConfig,
-};
+use crate::config::{self, AdapterEntry, BaseConfig, Config, Cors, Loaded, Precision, Problems, WorkerConfig};
 use crate::edge;
-use crate::edge::http::AllowOrigins;
+use crate::edge::http::{AllowOrigins, Coming, Readiness};
 use crate::engine::files::{AdapterFiles, AdapterLimits, ModelConfig, ModelFiles};
 use crate::engine::{self, kernels};
 use crate::gateway::{Gateway, Live};
 use crate::pool::{Pool, ResidencyConfig, Worker};
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::Metrics;
+use crate::types::BaseName;
 use crate::worker::{Driver, Embedded, EmbeddedConfig, EmbeddedError, ServedBase};
+use resolve::Resolved;
 
 /// Largest artifact that is read; a rank-64 adapter of all modules of an 8B model takes a third of it.
 const MAX_ADAPTER_BYTES: u64 = 1 << 30;
@@ -68,54 +70,34 @@ impl App {
         let Loaded { config, digests, .. } = loaded;
         let public = listen(config.server.listen).await?;
         let ops = listen(config.ops.listen).await?;
-        let metrics = Arc::new(Metrics::default());
-        // Models are read and packed for seconds.
-        let loading = config.clone();
-        let drivers = tokio::task::spawn_blocking(move || {
-            loading.workers.iter().map(|worker| driver(&loading, worker)).collect::<Result<Vec<_>, _>>()
-        })
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-        Ok(Self::serve(&config, config.resolve(&digests), drivers, metrics, public, ops))
-    }
-
-    /// Puts the rooms together around drivers that are ready.
-    fn serve(
-        config: &Config,
-        resolved: Resolved,
-        drivers: Vec<Arc<dyn Driver>>,
-        metrics: Arc<Metrics>,
-        public: Listener,
-        ops: Listener,
-    ) -> Self {
-        let shutdown = Shutdown::default();
-        let workers = config.workers.iter().zip(drivers).map(|(worker, driver)| {
-            let residency = ResidencyConfig { adapter_bytes: worker.adapter_bytes };
-            Worker::new(worker.name.as_str(), driver, residency, metrics.clone())
-        });
-        let pool = Pool::new(workers.collect(), resolved.catalogue);
-        let live = Live::new(resolved.keyring, resolved.bases);
-        let gateway = Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()));
-        let servers = TaskTracker::new();
-        let app = Self {
-            addresses: Addresses { public: public.address, ops: ops.address },
-            gateway,
-            shutdown,
-            drain_timeout: config.shutdown.drain_timeout,
-            servers,
-        };
-        app.spawn_servers(config, public, ops);
-        app.shutdown.running();
-        info!(public = %app.addresses.public, ops = %app.addresses.ops, "serving");
-        app
-    }
-
-    /// Accepts clients and operators.
-    fn spawn_servers(&self, config: &Config, public: Listener, ops: Listener) {
+        let addresses = Addresses { public: public.address, ops: ops.address };
+        let (shutdown, servers) = (Shutdown::default(), TaskTracker::new());
         let server = edge::server::Config {
             header_read_timeout: config.server.header_read_timeout,
             ..edge::server::Config::default()
         };
+        let coming = Coming::default();
+        serve_operators(ops, &server, coming.clone(), &shutdown, &servers);
+
+        let metrics = Arc::new(Metrics::default());
+        let drivers = match drivers(&config).await {
+            Ok(drivers) => drivers,
+            Err(error) => {
+                shutdown.kill.cancel();
+                return Err(error);
+            }
+        };
+        let gateway = gateway(&config, config.resolve(&digests), drivers, metrics, &shutdown);
+        // Nobody else sets it.
+        let _ = coming.set(gateway.clone());
+        let app = Self { addresses, gateway, shutdown, drain_timeout: config.shutdown.drain_timeout, servers };
+        app.serve_tenants(public, server, &config);
+        app.shutdown.running();
+        info!(public = %addresses.public, ops = %addresses.ops, "serving");
+        Ok(app)
+    }
+
+    fn serve_tenants(&self, public: Listener, server: edge::server::Config, config: &Config) {
         let grpc = edge::grpc::router(
             self.gateway.clone(),
             edge::grpc::Config { max_message_bytes: config.server.max_body_bytes },
@@ -123,29 +105,13 @@ impl App {
         );
         let router = edge::http::public_router(self.gateway.clone(), http_config(config), grpc);
         let Shutdown { drain, kill, connections, .. } = self.shutdown.clone();
-        let public_server = server.clone();
         self.servers.spawn(async move {
-            edge::server::serve(public.listener, router, &public_server, drain, kill, &connections).await;
-        });
-        // Operators want to see the drain, so their listener stays to the end.
-        let router = edge::http::ops_router(self.gateway.clone(), self.phase_reasons());
-        let (kill, tasks) = (self.shutdown.kill.clone(), self.servers.clone());
-        self.servers.spawn(async move {
-            edge::server::serve(ops.listener, router, &server, kill.clone(), kill, &tasks).await;
+            edge::server::serve(public.listener, router, &server, drain, kill, &connections).await;
         });
     }
 
-    /// What keeps the process, apart from the gateway's workers, from serving.
-    fn phase_reasons(&self) -> edge::http::Readiness {
-        let shutdown = self.shutdown.clone();
-        Arc::new(move || match shutdown.phase() {
-            Phase::Running => Vec::new(),
-            phase => vec![format!("the server is {}", phase.as_str())],
-        })
-    }
-
-    fn not_ready(&self) -> edge::http::Readiness {
-        let (gateway, phase) = (self.gateway.clone(), self.phase_reasons());
+    fn not_ready(&self) -> Readiness {
+        let (gateway, phase) = (self.gateway.clone(), phase_reasons(&self.shutdown));
         Arc::new(move || {
             let mut reasons = phase();
             reasons.extend(gateway.not_ready());
@@ -168,6 +134,56 @@ impl App {
         self.servers.close();
         self.servers.wait().await;
     }
+}
+
+/// Operators want to see the start and the drain, so their listener is there first and stays to the end.
+fn serve_operators(
+    ops: Listener,
+    server: &edge::server::Config,
+    coming: Coming,
+    shutdown: &Shutdown,
+    servers: &TaskTracker,
+) {
+    let router = edge::http::ops_router(coming, phase_reasons(shutdown));
+    let (kill, tasks, server) = (shutdown.kill.clone(), servers.clone(), server.clone());
+    servers.spawn(async move {
+        edge::server::serve(ops.listener, router, &server, kill.clone(), kill, &tasks).await;
+    });
+}
+
+/// What keeps the process, apart from the gateway's workers, from serving.
+fn phase_reasons(shutdown: &Shutdown) -> Readiness {
+    let shutdown = shutdown.clone();
+    Arc::new(move || match shutdown.phase() {
+        Phase::Running => Vec::new(),
+        phase => vec![format!("the server is {}", phase.as_str())],
+    })
+}
+
+/// Loads the models, which takes seconds.
+async fn drivers(config: &Config) -> Result<Vec<Arc<dyn Driver>>, StartError> {
+    let config = config.clone();
+    let loading = tokio::task::spawn_blocking(move || {
+        config.workers.iter().map(|worker| driver(&config, worker)).collect::<Result<Vec<_>, _>>()
+    });
+    loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Puts the rooms together around drivers that are ready.
+fn gateway(
+    config: &Config,
+    resolved: Resolved,
+    drivers: Vec<Arc<dyn Driver>>,
+    metrics: Arc<Metrics>,
+    shutdown: &Shutdown,
+) -> Arc<Gateway> {
+    let workers = config.workers.iter().zip(drivers).map(|(worker, driver)| {
+        let residency = ResidencyConfig { adapter_bytes: worker.adapter_bytes };
+        Worker::new(worker.name.as_str(), driver, residency, metrics.clone())
+    });
+    let pool = Pool::new(workers.collect(), resolved.catalogue);
+    let live = Live::new(resolved.keyring, resolved.bases);
+    Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()))
 }
 
 fn http_config(config: &Config) -> edge::http::Config {
@@ -200,20 +216,45 @@ async fn listen(address: SocketAddr) -> Result<Listener, StartError> {
     Ok(Listener { listener, address })
 }
 
-/// Reads a configuration as every command does: the file, the environment, and
-/// every adapter's artifact, which is checked against the head of the base
-/// model it is for. Tells all problems at once.
+/// Reads a configuration as every command does: the file, the environment, the
+/// heads of the base models, and every adapter's artifact, which is checked
+/// against its base. Tells all problems at once.
 pub fn load(file: &Path) -> Result<Loaded, Problems> {
-    let mut heads = BTreeMap::new();
-    config::load(file, env::vars_os(), |adapter, base, config| {
-        let head = heads
-            .entry(base.name.clone())
-            .or_insert_with(|| ModelFiles::open(&base.path).map(|files| files.config().clone()));
-        match head {
-            Ok(head) => artifact_digest(config, adapter, base, head),
-            Err(error) => Err(format!("cannot be checked, since its base model cannot be read: {error}")),
+    config::load(file, env::vars_os(), Heads::default())
+}
+
+/// Looks into the files that a configuration names.
+#[derive(Default)]
+struct Heads {
+    /// Of the base models that could be read.
+    models: BTreeMap<BaseName, ModelConfig>,
+}
+
+impl config::Inspect for Heads {
+    fn base(&mut self, base: &BaseConfig, config: &Config) -> Result<(), String> {
+        let files = ModelFiles::open(&base.path).map_err(|error| error.to_string())?;
+        if files.tokenizer().is_none() {
+            return Err(format!("{}: has no tokenizer", base.path.display()));
         }
-    })
+        self.models.insert(base.name.clone(), files.config().clone());
+        for worker in config.workers.iter().filter(|worker| worker.bases.contains(&base.name)) {
+            let precision = precision(worker.precision);
+            engine::check(files.config(), precision, &engine_config(worker))
+                .map_err(|error| format!("{}: worker {} cannot serve it: {error}", base.path.display(), worker.name))?;
+        }
+        Ok(())
+    }
+
+    fn adapter(
+        &mut self,
+        adapter: &AdapterEntry,
+        base: &BaseConfig,
+        config: &Config,
+    ) -> Result<Option<String>, String> {
+        // A base that cannot be read is a problem of its own.
+        let Some(head) = self.models.get(&base.name) else { return Ok(None) };
+        artifact_digest(config, adapter, base, head).map(Some)
+    }
 }
 
 fn artifact_digest(
@@ -231,20 +272,28 @@ fn artifact_digest(
     Ok(files.digest().to_owned())
 }
 
+fn precision(configured: Precision) -> kernels::Precision {
+    match configured {
+        Precision::Fast => kernels::Precision::Fast,
+        Precision::Exact => kernels::Precision::Exact,
+    }
+}
+
+fn engine_config(worker: &WorkerConfig) -> engine::Config {
+    engine::Config {
+        threads: worker.threads.map_or_else(|| engine::Config::default().threads, usize::from),
+        max_batch_rows: worker.max_batch_rows,
+        prefill_chunk: worker.prefill_chunk,
+        queue: worker.queue,
+        kv_bytes: worker.kv_bytes,
+        context: worker.context,
+    }
+}
+
 fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, StartError> {
     let embedded = EmbeddedConfig {
-        precision: match worker.precision {
-            Precision::Fast => kernels::Precision::Fast,
-            Precision::Exact => kernels::Precision::Exact,
-        },
-        engine: engine::Config {
-            threads: worker.threads.map_or_else(|| engine::Config::default().threads, usize::from),
-            max_batch_rows: worker.max_batch_rows,
-            prefill_chunk: worker.prefill_chunk,
-            queue: worker.queue,
-            kv_bytes: worker.kv_bytes,
-            context: worker.context,
-        },
+        precision: precision(worker.precision),
+        engine: engine_config(worker),
         adapters: AdapterLimits { max_rank: worker.max_adapter_rank, max_bytes: MAX_ADAPTER_BYTES },
     };
     let served = config.bases.iter().filter(|base| worker.bases.contains(&base.name));

@@ -38,7 +38,7 @@ fn serve(file: &Path) -> Result<ExitCode, Failure> {
         warn!(%tenant, key, "a demonstration key is in use; it is public, so anyone who reaches this server may use it");
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::Other(error.to_string()))?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let signals = |kind| signal(kind).map_err(|error| Failure::Other(format!("signals: {error}")));
         let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
         let mut stop = async || {
@@ -59,5 +59,8 @@ fn serve(file: &Path) -> Result<ExitCode, Failure> {
                 Ok(ExitCode::FAILURE)
             }
         }
-    })
+    });
+    // Models that are being read, and prompts being tokenised, are not waited for.
+    runtime.shutdown_background();
+    outcome
 }

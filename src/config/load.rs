@@ -20,20 +20,30 @@ pub struct Loaded {
 /// SHA-256 of the adapters' artifacts, in hexadecimal digits, by the adapter's `config_path`.
 pub type Digests = HashMap<String, String>;
 
+/// Looks into the files that a configuration names; an `Err` is a problem with
+/// the path that names the file.
+pub trait Inspect {
+    /// All bases come before all adapters.
+    fn base(&mut self, base: &BaseConfig, config: &Config) -> Result<(), String>;
+
+    /// The digest of an adapter's artifact; `None` where nothing can be said
+    /// of it because of a problem with its base.
+    fn adapter(&mut self, adapter: &AdapterEntry, base: &BaseConfig, config: &Config)
+    -> Result<Option<String>, String>;
+}
+
 /// Reads, parses and validates `file` with `variables` (all of the
-/// environment) laid over it, checks that the paths it names exist, and has
-/// every adapter's artifact read by `digest_of`, which gives the artifact's
-/// digest or the reason why it cannot be used with its base model.
+/// environment) laid over it, and has the files it names looked into.
 pub fn load(
     file: &Path,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-    digest_of: impl FnMut(&AdapterEntry, &BaseConfig, &Config) -> Result<String, String>,
+    inspect: impl Inspect,
 ) -> Result<Loaded, Problems> {
     let text = fs::read_to_string(file).map_err(|error| {
         let place = Place::File { file: file.into(), line: None, column: None };
         Problem { place, path: String::new(), message: format!("cannot be read: {error}") }
     })?;
-    check(file, &text, variables, |config| on_disk(config, digest_of))
+    check(file, &text, variables, |config| on_disk(config, inspect))
 }
 
 /// The part of [`load`] that looks at no disk; `file` is where the text is
@@ -65,26 +75,20 @@ fn check(
 }
 
 /// Looks at what the configuration names, as far as it could be read: there may be problems besides.
-fn on_disk(
-    config: &Config,
-    mut digest_of: impl FnMut(&AdapterEntry, &BaseConfig, &Config) -> Result<String, String>,
-) -> (Digests, Vec<Problem>) {
+fn on_disk(config: &Config, mut inspect: impl Inspect) -> (Digests, Vec<Problem>) {
     let (mut digests, mut problems) = (Digests::new(), Vec::new());
-    let mut bases = HashMap::new();
     // An empty path stands for one that was a problem before.
     for base in config.bases.iter().filter(|base| !base.path.as_os_str().is_empty()) {
-        match fs::metadata(&base.path) {
-            Ok(_) => drop(bases.insert(&base.name, base)),
-            Err(error) => {
-                let path = tree::join(&tree::join("bases", base.name.as_str()), "path");
-                problems.push(config.problem(&path, format!("{}: {error}", base.path.display())));
-            }
+        let found = fs::metadata(&base.path).map_err(|error| format!("{}: {error}", base.path.display()));
+        if let Err(message) = found.and_then(|_| inspect.base(base, config)) {
+            let path = tree::join(&tree::join("bases", base.name.as_str()), "path");
+            problems.push(config.problem(&path, message));
         }
     }
     for adapter in config.adapters.iter().filter(|adapter| !adapter.folder.as_os_str().is_empty()) {
-        let read = folder(&adapter.folder).and_then(|()| match bases.get(&adapter.base) {
-            Some(base) => digest_of(adapter, base, config).map(Some),
-            // Without the base, which is a problem of its own, nothing can be said of the adapter.
+        let base = config.bases.iter().find(|base| base.name == adapter.base);
+        let read = folder(&adapter.folder).and_then(|()| match base {
+            Some(base) => inspect.adapter(adapter, base, config),
             None => Ok(None),
         });
         match read {

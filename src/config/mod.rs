@@ -4,14 +4,13 @@
 //!
 //! Only this room knows the file and reads the environment. Validation is
 //! pure; [`load()`] alone looks at the disk, and what an adapter's artifact holds
-//! is found out by whoever can read it, through [`Config::resolve`].
+//! is found out by whoever can read it, through [`load`].
 
 mod bytes;
 mod duration;
 mod env;
 mod load;
 mod problem;
-mod resolve;
 mod section;
 mod tenants;
 #[cfg(test)]
@@ -31,9 +30,8 @@ use crate::auth::KeyHash;
 use crate::telemetry::LogConfig;
 use crate::types::{BaseName, TenantId, TenantLimits};
 
-pub use load::{Digests, Loaded, load, parse};
+pub use load::{Digests, Inspect, Loaded, load, parse};
 pub use problem::{Place, Problem, Problems};
-pub use resolve::Resolved;
 
 use tree::Places;
 

@@ -6,7 +6,8 @@
 //! rows of prompts that are still being read, oldest first. When a growing
 //! sequence finds the cache full, the youngest gives its blocks up and waits
 //! at the head of the queue to be computed again, which changes nothing in
-//! its answer.
+//! its answer. A sequence whose reader lags takes no steps, and gives place and
+//! cache up as soon as another sequence wants them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,6 +39,8 @@ pub(super) struct Batcher {
     prefill_chunk: usize,
     inbox: Receiver<Sequence>,
     waiting: VecDeque<Sequence>,
+    /// Had to make place because their readers lag.
+    parked: Vec<Sequence>,
     /// Oldest first.
     running: Vec<Sequence>,
     shared: Arc<Shared>,
@@ -70,6 +73,7 @@ impl Batcher {
             prefill_chunk: config.prefill_chunk.max(1),
             inbox,
             waiting: VecDeque::new(),
+            parked: Vec::new(),
             running: Vec::new(),
             shared,
             eos,
@@ -93,14 +97,14 @@ impl Batcher {
 
     /// Takes in new sequences; sleeps while there is nothing to do. `false` when there never will be.
     fn receive(&mut self) -> bool {
-        let idle = self.running.is_empty() && self.waiting.is_empty();
+        let idle = self.running.is_empty() && self.waiting.is_empty() && self.parked.is_empty();
         if idle {
             self.report();
             match self.inbox.recv() {
                 Ok(sequence) => self.waiting.push_back(sequence),
                 Err(_) => return false,
             }
-        } else if self.running.iter().all(Sequence::stalled) {
+        } else if self.waiting.is_empty() && self.running.iter().all(Sequence::stalled) {
             match self.inbox.recv_timeout(LAGGING_READERS) {
                 Ok(sequence) => self.waiting.push_back(sequence),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -120,6 +124,7 @@ impl Batcher {
         let before = self.waiting.len();
         self.waiting.retain(|sequence| !sequence.abandoned());
         self.shared.waiting.fetch_sub(before - self.waiting.len(), Ordering::AcqRel);
+        self.parked.retain(|sequence| !sequence.abandoned());
         self.running.retain_mut(|sequence| {
             if sequence.abandoned() {
                 self.store.take_back(&mut sequence.cache);
@@ -131,13 +136,38 @@ impl Batcher {
 
     /// Moves waiting sequences into the batch, in order, while there is room.
     fn join(&mut self) {
-        while self.running.len() < self.max_batch_rows {
+        self.unpark();
+        loop {
             let Some(sequence) = self.waiting.front_mut() else { return };
-            if !self.store.grow(&mut sequence.cache, sequence.tokens.len()) {
+            let place = self.running.len() < self.max_batch_rows;
+            if !place || !self.store.grow(&mut sequence.cache, sequence.tokens.len()) {
+                if self.park() {
+                    continue;
+                }
                 return;
             }
             self.running.extend(self.waiting.pop_front());
+            // In this order, so that it is never counted as neither.
+            self.report();
             self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Takes place and cache from one running sequence whose reader lags: others wait who read.
+    fn park(&mut self) -> bool {
+        let Some(index) = self.running.iter().rposition(Sequence::stalled) else { return false };
+        let mut sequence = self.running.remove(index);
+        self.store.take_back(&mut sequence.cache);
+        self.parked.push(sequence);
+        self.report();
+        true
+    }
+
+    /// Lets parked sequences wait for a place again once their readers have caught up.
+    fn unpark(&mut self) {
+        while let Some(index) = self.parked.iter().position(|sequence| !sequence.stalled()) {
+            self.waiting.push_front(self.parked.remove(index));
+            self.shared.waiting.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -236,7 +266,7 @@ impl Batcher {
 
     fn report(&self) {
         let cached = self.running.iter().map(|sequence| sequence.cache.len()).sum();
-        self.shared.running.store(self.running.len(), Ordering::Release);
+        self.shared.running.store(self.running.len() + self.parked.len(), Ordering::Release);
         self.shared.kv_tokens.store(cached, Ordering::Release);
     }
 }

@@ -1,6 +1,6 @@
 //! How much of the machine an engine may use.
 
-use super::kernels::{BLOCK_TOKENS, Precision};
+use super::kernels::BLOCK_TOKENS;
 use super::model::Model;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,19 +47,6 @@ impl Default for Config {
             queue: 256,
             kv_bytes: 1 << 30,
             context: None,
-        }
-    }
-}
-
-/// A name for configuration files.
-impl std::str::FromStr for Precision {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "exact" => Ok(Self::Exact),
-            "fast" => Ok(Self::Fast),
-            _ => Err(format!("`{text}` is neither `exact` nor `fast`")),
         }
     }
 }

@@ -46,6 +46,8 @@ struct Choice {
     text: TextDecoder,
     stop: StopStrings,
     switch: Switch,
+    /// The first text is still to come, and a space before it to be left out.
+    drop_space: bool,
     over: bool,
 }
 
@@ -54,13 +56,12 @@ struct Choice {
 impl Generation {
     pub(super) fn new(job: &Job, tokenizer: Arc<Tokenizer>, steps: Receiver<Step>) -> Self {
         let sequences = job.prompts.len() * job.choices as usize;
-        // A chat's answer follows markup, a raw prompt's answer follows text, so only the former may begin with a
-        // space that is padding.
         let choices: Vec<Choice> = (0..sequences)
             .map(|_| Choice {
                 text: TextDecoder::default(),
                 stop: StopStrings::new(&job.stop),
                 switch: Switch::default(),
+                drop_space: job.drop_leading_space,
                 over: false,
             })
             .collect();
@@ -98,7 +99,13 @@ impl Generation {
         }
         self.completion_tokens += 1;
         let silent = step.ends_text || self.tokenizer.is_special(step.token);
-        let new = if silent { String::new() } else { choice.text.push(self.tokenizer.token_bytes(step.token)) };
+        let mut new = if silent { String::new() } else { choice.text.push(self.tokenizer.token_bytes(step.token)) };
+        if choice.drop_space && !new.is_empty() {
+            choice.drop_space = false;
+            if new.starts_with(' ') {
+                new.remove(0);
+            }
+        }
         let (text, stopped) = choice.stop.push(&new);
         self.ready.push_back(Output::Token { choice: step.choice, token: step.token, text, detail: step.detail });
         let reason = if stopped { Some(FinishReason::Stop) } else { step.finish };

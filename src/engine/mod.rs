@@ -47,7 +47,8 @@ pub use model::{LoadError, Model};
 pub use sampler::TokenDetail;
 
 use batcher::Batcher;
-use files::Tokenizer;
+use files::{ModelConfig, Tokenizer};
+use kernels::{BLOCK, BLOCK_TOKENS, KvShape, Precision};
 use sequence::{Sequence, Step};
 
 /// Steps a slow reader may lag behind before its sequences pause.
@@ -59,6 +60,7 @@ pub struct Engine {
     tokenizer: Arc<Tokenizer>,
     context: Context,
     queue: usize,
+    max_batch_rows: usize,
     shared: Arc<Shared>,
     inbox: Option<SyncSender<Sequence>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -71,6 +73,8 @@ pub struct Job {
     pub prompts: Vec<Vec<u32>>,
     /// Sequences for each prompt.
     pub choices: u32,
+    /// Leave out the space that a SentencePiece vocabulary puts before an answer.
+    pub drop_leading_space: bool,
     pub adapter: Option<Arc<Adapter>>,
     pub sampling: Sampling,
     pub max_tokens: Option<u32>,
@@ -78,6 +82,21 @@ pub struct Job {
     pub ignore_eos: bool,
     /// Alternatives to report for each token; `None`: no log-probabilities.
     pub logprobs: Option<u8>,
+}
+
+/// Whether a model of this shape can run under this configuration; the reason
+/// where it cannot. Needs no weights.
+pub fn check(model: &ModelConfig, precision: Precision, config: &Config) -> Result<(), String> {
+    let shape = KvShape::new(model.layers, model.kv_heads, model.head_dim).map_err(|error| error.to_string())?;
+    let block = shape.block_bytes(precision) as u64;
+    if config.kv_bytes < block {
+        return Err(format!("kv_bytes is {}, and {BLOCK_TOKENS} tokens of this model take {block}", config.kv_bytes));
+    }
+    let widths = [model.hidden, model.heads * model.head_dim, model.intermediate];
+    match widths.into_iter().find(|width| precision == Precision::Fast && !width.is_multiple_of(BLOCK)) {
+        Some(width) => Err(format!("a width of {width} is no multiple of {BLOCK}, as precision \"fast\" needs")),
+        None => Ok(()),
+    }
 }
 
 #[derive(Debug, Error)]
@@ -99,6 +118,10 @@ pub enum SubmitError {
     PromptTooLong { prompt: usize, context: usize },
     #[error("{prompt} prompt tokens and {max_tokens} new ones do not fit into the context of {context}")]
     TooManyTokens { prompt: usize, max_tokens: u32, context: usize },
+    #[error("token {token} has a bias and is not in the vocabulary of {vocabulary}")]
+    UnknownBias { token: u32, vocabulary: usize },
+    #[error("{sequences} sequences are more than the {most} that may run and wait")]
+    TooManySequences { sequences: usize, most: usize },
     #[error("the queue is full")]
     QueueFull,
     #[error("the engine has stopped")]
@@ -121,7 +144,7 @@ struct Shared {
 /// How the engine is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Sequences in the running batch.
+    /// Sequences in the running batch, or held up by their readers.
     pub running: usize,
     /// Sequences that wait for a place.
     pub waiting: usize,
@@ -144,14 +167,23 @@ impl Engine {
         let tokenizer = model.tokenizer().cloned().ok_or(StartError::NoTokenizer)?;
         let shared = Arc::new(Shared::default());
         let context = config.context(&model);
-        let (inbox, jobs) = sync_channel(config.queue.max(1));
+        let (inbox, jobs) = sync_channel(config.queue + config.max_batch_rows);
         let batcher = Batcher::new(model.clone(), tokenizer.eos_ids().to_vec(), config, jobs, shared.clone())?;
         let ended = shared.clone();
         let thread = thread::Builder::new().name("tenantry-engine".to_owned()).spawn(move || {
             let _mark = MarkEnded(ended);
             batcher.run();
         })?;
-        Ok(Self { model, tokenizer, context, queue: config.queue, shared, inbox: Some(inbox), thread: Some(thread) })
+        Ok(Self {
+            model,
+            tokenizer,
+            context,
+            queue: config.queue,
+            max_batch_rows: config.max_batch_rows,
+            shared,
+            inbox: Some(inbox),
+            thread: Some(thread),
+        })
     }
 
     pub fn model(&self) -> &Arc<Model> {
@@ -181,11 +213,21 @@ impl Engine {
         let limits =
             job.prompts.iter().map(|prompt| self.limit(prompt, job.max_tokens)).collect::<Result<Vec<_>, _>>()?;
         let inbox = self.inbox.as_ref().ok_or(SubmitError::Stopped)?;
+        let vocabulary = self.model.config().vocab;
+        if let Some(&(token, _)) = job.sampling.logit_bias.iter().find(|(token, _)| *token as usize >= vocabulary) {
+            return Err(SubmitError::UnknownBias { token, vocabulary });
+        }
         let sequences = job.prompts.len() * job.choices as usize;
+        let most = self.queue + self.max_batch_rows;
+        if sequences > most {
+            return Err(SubmitError::TooManySequences { sequences, most });
+        }
         self.shared
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-                (now + sequences <= self.queue).then_some(now + sequences)
+                // What will find a free place in the batch does not wait for long.
+                let free = self.max_batch_rows.saturating_sub(self.shared.running.load(Ordering::Acquire));
+                (now + sequences <= self.queue + free).then_some(now + sequences)
             })
             .map_err(|_| SubmitError::QueueFull)?;
 

@@ -7,9 +7,8 @@ use futures_util::StreamExt;
 use tracing::warn;
 
 use super::failure;
-use crate::pool::{Lease, Pool, PoolError};
+use crate::pool::{EventSource, Lease, Pool, PoolError, Started, WorkerError};
 use crate::types::{Error, Event, GenerateRequest, GenerationId, ModelRoute};
-use crate::worker::{EventSource, Started, WorkerError};
 
 /// A worker that has begun to answer.
 pub(super) struct Attempt {

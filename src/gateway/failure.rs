@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::admission::Refusal;
 use crate::auth::AuthError;
-use crate::pool::PoolError;
+use crate::pool::{PoolError, WorkerError};
 use crate::types::{Error, ErrorKind};
-use crate::worker::WorkerError;
 
 const SOON: Duration = Duration::from_secs(1);
 

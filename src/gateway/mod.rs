@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use ulid::Ulid;
 
 use crate::admission::Admission;
@@ -32,6 +33,7 @@ pub use live::Live;
 pub use stream::EventStream;
 
 use record::Record;
+use stream::Limits;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -50,6 +52,8 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     /// Turned when running generations have had their time to finish.
     cut_off: CancellationToken,
+    /// One task a running stream, which keeps its limits.
+    tasks: TaskTracker,
 }
 
 /// A generation whose first event exists.
@@ -78,13 +82,23 @@ pub struct Held {
     pub pins: usize,
     /// Sequences that the workers run or keep waiting.
     pub sequences: u64,
+    /// Tasks of running streams.
+    pub tasks: usize,
 }
 
 // === impl Gateway ===
 
 impl Gateway {
     pub fn new(config: Config, live: Live, pool: Pool, metrics: Arc<Metrics>, cut_off: CancellationToken) -> Self {
-        Self { config, live: ArcSwap::from_pointee(live), admission: Admission::default(), pool, metrics, cut_off }
+        Self {
+            config,
+            live: ArcSwap::from_pointee(live),
+            admission: Admission::default(),
+            pool,
+            metrics,
+            cut_off,
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// The tenant that a request's `authorization` value belongs to.
@@ -122,8 +136,9 @@ impl Gateway {
                 self.metrics.limited(tenant.id.as_str(), refusal.limit().as_str());
                 failure::refused(refusal)
             })?;
+            let gauge = self.metrics.stream(tenant.id.as_str());
             let attempt = attempt::first_event(&self.pool, self.config.attempts, route, id, &request).await?;
-            Ok((model.clone(), permit, attempt))
+            Ok((model.clone(), permit, gauge, attempt))
         };
         let outcome = tokio::select! {
             biased;
@@ -132,9 +147,10 @@ impl Gateway {
         };
 
         match outcome {
-            Ok((model, permit, attempt)) => {
+            Ok((model, permit, gauge, attempt)) => {
                 record.first_event(attempt.lease.worker().clone(), attempt.prompt_tokens);
-                let stream = EventStream::new(attempt, permit, record, deadline, timeout, self.cut_off.clone());
+                let limits = Limits { deadline, timeout, cut_off: self.cut_off.clone() };
+                let stream = EventStream::new(attempt, permit, gauge, record, limits, &self.tasks);
                 Ok(Generation { id, created, model, stream })
             }
             Err(error) => {
@@ -197,6 +213,7 @@ impl Gateway {
             leases: workers.iter().map(|worker| worker.leases()).sum(),
             pins: workers.iter().map(|worker| worker.pins()).sum(),
             sequences: workers.iter().map(|worker| worker.status()).map(|it| it.batch_rows + it.waiting).sum(),
+            tasks: self.tasks.len(),
         }
     }
 }

@@ -7,7 +7,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::telemetry::{Metrics, StreamGauge};
+use crate::telemetry::Metrics;
 use crate::types::{Error, ErrorKind, Event, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage};
 
 pub(super) struct Record {
@@ -41,8 +41,8 @@ pub(super) fn refusal(metrics: &Metrics, tenant: Option<&Tenant>, route: &'stati
         tenant,
         route,
         outcome = error.kind().as_str(),
-        param = error.param(),
-        error = error.detail().unwrap_or_default(),
+        code = error.code(),
+        error = error.detail(),
         "request refused"
     );
 }
@@ -112,10 +112,6 @@ impl Record {
         self.tell(finish.as_str(), error);
     }
 
-    pub(super) fn stream_gauge(&self) -> StreamGauge {
-        self.metrics.stream(self.tenant.id.as_str())
-    }
-
     pub(super) fn inter_token(&self) -> Histogram {
         self.metrics.inter_token(self.tenant.id.as_str(), self.model_name())
     }
@@ -131,7 +127,8 @@ impl Record {
         let usage = self.usage.unwrap_or(self.seen);
         self.metrics.request(Some(tenant), model.map(|model| &*model.name), self.route.as_str(), outcome);
         let to_first = self.first_event.map(|at| (at - self.started).as_secs_f64());
-        let detail = error.map(|error| error.detail().unwrap_or(error.message()));
+        // Never the message: it may quote what the tenant wrote.
+        let detail = error.and_then(Error::detail);
         macro_rules! line {
             ($level:ident) => {
                 $level!(

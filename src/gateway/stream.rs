@@ -1,54 +1,64 @@
 //! The events of a running generation, as the edges read them: the worker's
 //! own, metered, and cut off by deadline and shutdown.
 //!
-//! This is the one wrapper that every token passes. It owns all that the
-//! request holds; dropping it gives everything back and stops the worker.
+//! This is the one wrapper that every token passes. What the request holds
+//! lives in here; dropping the stream gives everything back and stops the
+//! worker. A reader that does not read is not polled, so the limits are kept by
+//! a task of the stream's own, which takes away what the request holds.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, Stream};
+use futures_util::Stream;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::attempt::Attempt;
 use super::failure;
 use super::record::Record;
 use crate::admission::Permit;
-use crate::pool::Lease;
+use crate::pool::{EventSource, Lease};
 use crate::telemetry::StreamGauge;
 use crate::types::{Error, Event, Finish};
-use crate::worker::EventSource;
 
 /// Yields events in [`Event`]'s order, then `None`; or one `Err`, then `None`.
 pub struct EventStream {
+    shared: Arc<Mutex<Shared>>,
+    /// Ends the stream when its time is up; ended with it.
+    _limit: AbortOnDropHandle<()>,
+}
+
+/// What the reader and the limit both reach.
+struct Shared {
     first: Option<Event>,
     /// `None` once the stream has ended and everything was given back.
     running: Option<Running>,
+    /// What a limit ended the stream with, until it is told.
+    cut: Option<Error>,
+    reader: Option<Waker>,
     record: Record,
 }
 
+/// All that a running generation holds.
 struct Running {
     // Dropped in this order: the worker's work ends before its lease does.
     events: EventSource,
     _lease: Lease,
     _permit: Permit,
     _gauge: StreamGauge,
-    limits: Limits,
     inter_token: Histogram,
-    last_event: Instant,
+    last_token: Instant,
 }
 
 /// What ends a stream from outside.
-struct Limits {
-    deadline: Instant,
-    timeout: Duration,
-    cut_off: CancellationToken,
-    /// Ready when one of them is reached, for a stream that waits.
-    reached: BoxFuture<'static, ()>,
+pub(super) struct Limits {
+    pub deadline: Instant,
+    pub timeout: Duration,
+    pub cut_off: CancellationToken,
 }
 
 // === impl EventStream ===
@@ -57,94 +67,110 @@ impl EventStream {
     pub(super) fn new(
         attempt: Attempt,
         permit: Permit,
-        record: Record,
-        deadline: Instant,
-        timeout: Duration,
-        cut_off: CancellationToken,
+        gauge: StreamGauge,
+        mut record: Record,
+        limits: Limits,
+        tasks: &TaskTracker,
     ) -> Self {
+        record.event(&attempt.first);
         let running = Running {
             events: attempt.rest,
             _lease: attempt.lease,
             _permit: permit,
-            _gauge: record.stream_gauge(),
-            limits: Limits::new(deadline, timeout, cut_off),
+            _gauge: gauge,
             inter_token: record.inter_token(),
-            last_event: Instant::now(),
+            last_token: Instant::now(),
         };
-        Self { first: Some(attempt.first), running: Some(running), record }
-    }
-
-    fn end(&mut self, finish: Finish, error: Option<&Error>) {
-        self.running = None;
-        self.record.ended(finish, error);
+        let (first, running) = (Some(attempt.first), Some(running));
+        let shared = Arc::new(Mutex::new(Shared { first, running, cut: None, reader: None, record }));
+        let limit = tasks.spawn(limits.keep(shared.clone()));
+        Self { shared, _limit: AbortOnDropHandle::new(limit) }
     }
 }
 
 impl Stream for EventStream {
     type Item = Result<Event, Error>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if let Some(first) = this.first.take() {
-            this.record.event(&first);
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let shared = &mut *lock(&self.shared);
+        if let Some(first) = shared.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
-        let Some(running) = &mut this.running else { return Poll::Ready(None) };
-        let now = Instant::now();
-        let (finish, error) = match running.limits.exceeded(now) {
-            Some(reached) => reached,
-            None => match running.events.as_mut().poll_next(cx) {
-                Poll::Ready(Some(Ok(event))) => {
-                    running.inter_token.observe((now - running.last_event).as_secs_f64());
-                    running.last_event = now;
-                    this.record.event(&event);
-                    return Poll::Ready(Some(Ok(event)));
-                }
-                Poll::Ready(None) => {
-                    this.end(Finish::Complete, None);
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Some(Err(error))) => (Finish::Upstream, failure::worker(&error)),
-                Poll::Pending => {
-                    let Poll::Ready(()) = running.limits.reached.poll_unpin(cx) else { return Poll::Pending };
-                    running.limits.exceeded(running.limits.deadline).expect("the future waits for nothing else")
-                }
-            },
+        let Some(running) = &mut shared.running else {
+            return Poll::Ready(shared.cut.take().map(Err));
         };
-        this.end(finish, Some(&error));
-        Poll::Ready(Some(Err(error)))
+        match running.events.as_mut().poll_next(cx) {
+            Poll::Ready(Some(Ok(event))) => {
+                if matches!(&event, Event::Delta(delta) if delta.tokens > 0) {
+                    let now = Instant::now();
+                    running.inter_token.observe((now - running.last_token).as_secs_f64());
+                    running.last_token = now;
+                }
+                shared.record.event(&event);
+                Poll::Ready(Some(Ok(event)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let error = failure::worker(&error);
+                shared.end(Finish::Upstream, Some(&error));
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => {
+                shared.end(Finish::Complete, None);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                match &mut shared.reader {
+                    Some(reader) => reader.clone_from(cx.waker()),
+                    reader => *reader = Some(cx.waker().clone()),
+                }
+                Poll::Pending
+            }
+        }
     }
 }
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        if self.running.is_some() {
-            self.end(Finish::ClientGone, None);
+        let mut shared = lock(&self.shared);
+        if shared.running.is_some() {
+            shared.end(Finish::ClientGone, None);
         }
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn end(&mut self, finish: Finish, error: Option<&Error>) {
+        self.running = None;
+        self.record.ended(finish, error);
     }
 }
 
 // === impl Limits ===
 
 impl Limits {
-    fn new(deadline: Instant, timeout: Duration, cut_off: CancellationToken) -> Self {
-        let cancelled = cut_off.clone().cancelled_owned();
-        let reached = async move {
-            tokio::select! {
-                () = cancelled => {}
-                () = tokio::time::sleep_until(deadline) => {}
-            }
+    /// Waits for the first limit that is reached, and ends the stream.
+    async fn keep(self, shared: Arc<Mutex<Shared>>) {
+        let (finish, error) = tokio::select! {
+            () = self.cut_off.cancelled() => (Finish::Drained, failure::shutting_down()),
+            () = tokio::time::sleep_until(self.deadline) => (Finish::Deadline, failure::deadline(self.timeout)),
         };
-        Self { deadline, timeout, cut_off, reached: reached.boxed() }
-    }
-
-    fn exceeded(&self, now: Instant) -> Option<(Finish, Error)> {
-        if self.cut_off.is_cancelled() {
-            Some((Finish::Drained, failure::shutting_down()))
-        } else if now >= self.deadline {
-            Some((Finish::Deadline, failure::deadline(self.timeout)))
-        } else {
-            None
+        let reader = {
+            let mut shared = lock(&shared);
+            if shared.running.is_none() {
+                return;
+            }
+            shared.end(finish, Some(&error));
+            shared.cut = Some(error);
+            shared.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
         }
     }
 }

@@ -18,12 +18,14 @@ use thiserror::Error;
 use crate::adapters::{Artifact, Catalogue};
 use crate::telemetry::Metrics;
 use crate::types::{AdapterKey, BaseName, GenerateRequest, GenerationId, ModelRoute};
-use crate::worker::{Call, Driver, Started, Status, WorkerError};
+use crate::worker::{Call, Driver, Status};
 
 use pick::Candidate;
 use residency::{Pin, Residency};
 
 pub use residency::Config as ResidencyConfig;
+// What a lease's generation yields; the gateway knows workers through the pool alone.
+pub use crate::worker::{EventSource, Started, WorkerError};
 
 /// All workers, and which base models they serve.
 pub struct Pool {

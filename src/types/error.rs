@@ -111,9 +111,13 @@ impl Error {
     /// The one answer for a model that the tenant does not have, whether or
     /// not anybody else has it.
     pub fn model_not_found(model: &str) -> Self {
+        // Longer than any model's name may be.
+        const SHOWN: usize = 128;
+        let end = model.char_indices().nth(SHOWN);
+        let shown = end.map_or(model.to_owned(), |(end, _)| format!("{}…", &model[..end]));
         Self::new(
             ErrorKind::ModelNotFound,
-            format!("The model `{model}` does not exist or you do not have access to it."),
+            format!("The model `{shown}` does not exist or you do not have access to it."),
         )
         .with_param("model")
     }

@@ -8,17 +8,28 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{Stream, StreamExt, stream};
 use thiserror::Error as ThisError;
+use tokio::sync::Semaphore;
 
 use super::prompt::prompts;
 use super::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
-use crate::engine::files::{AdapterFiles, AdapterLimits, ModelFileError, ModelFiles, Tokenizer};
+use crate::engine::files::{AdapterError, AdapterFiles, AdapterLimits, ModelFileError, ModelFiles, Tokenizer};
 use crate::engine::kernels::Precision;
 use crate::engine::{
     self, Adapter, Broken, Engine, Job, LoadError, Model, Output, StartError, SubmitError, TokenDetail,
 };
 use crate::types::{
-    AdapterKey, BaseName, Delta, Error, ErrorKind, Event, GenerateRequest, Input, TokenLogprob, TopLogprob, Usage,
+    AdapterKey, BaseName, Delta, Error, ErrorKind, Event, GenerateRequest, Input, Prompt, TokenLogprob, TopLogprob,
+    Usage,
 };
+
+/// Long prompts that are tokenised at one time; the others wait.
+const LONG_PROMPTS: usize = 2;
+
+/// Prompts of this many bytes are long: tokenising them takes milliseconds.
+const LONG: usize = 4 << 10;
+
+/// What a message's markup takes, in bytes.
+const MARKUP: usize = 32;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -41,6 +52,8 @@ pub struct Embedded {
     bases: BTreeMap<BaseName, Arc<Base>>,
     adapters: RwLock<HashMap<AdapterKey, Arc<Adapter>>>,
     limits: AdapterLimits,
+    /// Places for prompts that take long to tokenise.
+    long_prompts: Arc<Semaphore>,
 }
 
 struct Base {
@@ -58,8 +71,8 @@ pub enum EmbeddedError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("{path}: the cache of {kv_bytes} bytes does not hold a single block of tokens")]
-    NoCache { path: String, kv_bytes: u64 },
+    #[error("{}: {reason}", path.display())]
+    Unfit { path: PathBuf, reason: String },
 }
 
 // === impl Embedded ===
@@ -71,17 +84,16 @@ impl Embedded {
         for base in bases {
             let files = ModelFiles::open(&base.path)?;
             let tokenizer = files.tokenizer().cloned().ok_or(StartError::NoTokenizer)?;
+            engine::check(files.config(), config.precision, &config.engine)
+                .map_err(|reason| EmbeddedError::Unfit { path: base.path.clone(), reason })?;
             let model = Arc::new(Model::load(&files, config.precision)?);
-            if config.engine.context(&model).blocks == 0 {
-                let path = base.path.display().to_string();
-                return Err(EmbeddedError::NoCache { path, kv_bytes: config.engine.kv_bytes });
-            }
             let engine = Engine::start(model, &config.engine)?;
             let mut names = base.also_known_as;
             names.push(base.name.to_string());
             started.insert(base.name, Arc::new(Base { files, tokenizer, engine, names }));
         }
-        Ok(Self { bases: started, adapters: RwLock::default(), limits: config.adapters })
+        let long_prompts = Arc::new(Semaphore::new(LONG_PROMPTS));
+        Ok(Self { bases: started, adapters: RwLock::default(), limits: config.adapters, long_prompts })
     }
 
     fn base(&self, name: &BaseName) -> Result<&Arc<Base>, WorkerError> {
@@ -100,10 +112,15 @@ impl Embedded {
         let request = call.request;
         refuse_unsupported(&request).map_err(WorkerError::Refused)?;
         let generation = if long(&request) {
-            // Tokenising it takes longer than an async thread should be held.
-            tokio::task::spawn_blocking(move || base.submit(&request, adapter).map(|generation| (generation, base)))
-                .await
-                .map_err(|error| WorkerError::Failed(error.to_string()))?
+            // Tokenising it takes longer than an async thread should be held. What has begun goes on when its client
+            // leaves, so the place among the few that may is held by the work itself.
+            let place = self.long_prompts.clone().acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _place = place;
+                base.submit(&request, adapter).map(|generation| (generation, base))
+            })
+            .await
+            .map_err(|_| WorkerError::Failed("tokenising a prompt panicked".to_owned()))?
         } else {
             base.submit(&request, adapter).map(|generation| (generation, base))
         };
@@ -129,7 +146,7 @@ impl Driver for Embedded {
             let digest = load.key.digest.clone();
             let adapter = tokio::task::spawn_blocking(move || base.open_adapter(&load.folder, limits))
                 .await
-                .map_err(|error| WorkerError::AdapterUnavailable(error.to_string()))??;
+                .map_err(|_| WorkerError::AdapterUnavailable("loading it panicked".to_owned()))??;
             if *digest != *adapter.digest() {
                 let reason = format!("its digest is {}, not {digest} as when it was configured", adapter.digest());
                 return Err(WorkerError::AdapterInvalid(reason));
@@ -174,6 +191,7 @@ impl Base {
         let job = Job {
             prompts: prompts(&self.files, &self.tokenizer, &request.input).map_err(WorkerError::Refused)?,
             choices: request.choices,
+            drop_leading_space: matches!(request.input, Input::Chat(_)) && self.tokenizer.drops_leading_space(),
             adapter,
             sampling: request.sampling.clone(),
             max_tokens: request.max_tokens,
@@ -187,9 +205,16 @@ impl Base {
     fn open_adapter(&self, folder: &std::path::Path, limits: AdapterLimits) -> Result<Adapter, WorkerError> {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let model = self.engine.model();
-        let files = AdapterFiles::open(folder, model.config(), &names, limits)
-            .map_err(|error| WorkerError::AdapterInvalid(error.to_string()))?;
+        let files = AdapterFiles::open(folder, model.config(), &names, limits).map_err(adapter_refused)?;
         Adapter::pack(&files, model).map_err(|error| WorkerError::AdapterInvalid(error.to_string()))
+    }
+}
+
+fn adapter_refused(error: AdapterError) -> WorkerError {
+    if error.is_temporary() {
+        WorkerError::AdapterUnavailable(error.to_string())
+    } else {
+        WorkerError::AdapterInvalid(error.to_string())
     }
 }
 
@@ -205,19 +230,13 @@ fn refuse_unsupported(request: &GenerateRequest) -> Result<(), Error> {
     }
 }
 
-/// Whether the prompt is so long that tokenising it takes milliseconds.
+/// Whether tokenising the prompt takes longer than an async thread should be held.
 fn long(request: &GenerateRequest) -> bool {
     let bytes: usize = match &request.input {
-        Input::Chat(messages) => messages.iter().map(|message| message.content.len()).sum(),
-        Input::Prompts(prompts) => prompts
-            .iter()
-            .map(|prompt| match prompt {
-                crate::types::Prompt::Text(text) => text.len(),
-                crate::types::Prompt::Tokens(_) => 0,
-            })
-            .sum(),
+        Input::Chat(messages) => messages.iter().map(|message| MARKUP + message.content.len()).sum(),
+        Input::Prompts(prompts) => prompts.iter().map(Prompt::bytes).sum(),
     };
-    bytes > 4 << 10
+    bytes > LONG
 }
 
 /// The engine's refusal in OpenAI's words.
@@ -250,6 +269,14 @@ fn refusal(error: SubmitError, input: &Input) -> WorkerError {
             ),
         )
         .with_param("max_tokens"),
+        SubmitError::UnknownBias { token, vocabulary } => Error::invalid(
+            "logit_bias",
+            format!("Invalid token {token} in 'logit_bias': the model's vocabulary has {vocabulary} tokens."),
+        ),
+        SubmitError::TooManySequences { sequences, most } => Error::invalid(
+            "n",
+            format!("The request asks for {sequences} completions; this model takes up to {most} at one time."),
+        ),
         SubmitError::QueueFull => return WorkerError::Busy,
         SubmitError::Stopped => return WorkerError::Unavailable(error.to_string()),
     })

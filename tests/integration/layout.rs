@@ -22,22 +22,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("engine", &["types"]),
     ("worker", &["types", "telemetry", "engine"]),
     ("pool", &["types", "telemetry", "engine", "worker", "adapters"]),
-    // `worker` for the events and errors of the worker that a lease leads to.
-    ("gateway", &["types", "telemetry", "auth", "admission", "guard", "pool", "adapters", "ratings", "worker"]),
+    ("gateway", &["types", "telemetry", "auth", "admission", "guard", "pool", "adapters", "ratings"]),
     ("edge", &["types", "telemetry", "auth", "gateway"]),
-    // The items are the records that a configuration resolves to.
-    (
-        "config",
-        &[
-            "types",
-            "*Config",
-            "telemetry::LogFormat",
-            "auth::KeyHash",
-            "auth::Keyring",
-            "adapters::Artifact",
-            "adapters::Catalogue",
-        ],
-    ),
+    // The hash is what a key in the file is read as.
+    ("config", &["types", "*Config", "telemetry::LogFormat", "auth::KeyHash"]),
     ("shutdown", &["types", "telemetry"]),
     ("app", &["*"]),
     ("lib", &["*"]),

@@ -8,5 +8,7 @@ mod grpc;
 mod http;
 mod layout;
 mod model_files;
+mod refused_adapters;
 mod shutdown;
+mod slow_readers;
 mod support;

@@ -37,28 +37,6 @@ fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
 
 mod records {
     use super::*;
-    use crate::config::AdapterEntry;
-    use crate::types::BaseName;
-
-    fn digest(entry: &AdapterEntry) -> (String, String) {
-        (entry.config_path.clone(), format!("digest of {}", entry.name))
-    }
-
-    #[test]
-    fn a_good_file_becomes_tenants_with_their_own_models() {
-        let config = good(GOOD);
-        let resolved = config.resolve(&config.adapters.iter().map(digest).collect());
-        assert_eq!(resolved.bases, [BaseName::new("one")]);
-
-        let acme = resolved.keyring.authenticate(Some(b"Bearer sk-demo-acme")).expect("a known key");
-        assert_eq!(acme.limits.concurrent_generations, 64);
-        assert_eq!(acme.models["one"].adapter, None);
-        let key = acme.models["assistant"].adapter.as_ref().expect("an adapter");
-        assert_eq!((&*key.name, key.revision, &*key.digest), ("pirate", 1, "digest of pirate"));
-        let artifact = resolved.catalogue.get(key).expect("listed");
-        assert_eq!(artifact.folder, Path::new("conf/adapters/pirate"));
-        assert_eq!(artifact.base.as_str(), "one");
-    }
 
     #[test]
     fn paths_are_relative_to_the_files_folder() {

@@ -3,7 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::{GOOD, read, variables};
-use crate::config::{AdapterEntry, BaseConfig, Config, load, parse};
+use crate::config::{AdapterEntry, BaseConfig, Config, Inspect, load, parse};
 
 /// The problems of `GOOD` with one piece of its text replaced.
 fn problems(piece: &str, by: &str) -> String {
@@ -176,9 +176,22 @@ fn a_file_that_is_not_toml_is_told_with_line_and_column() {
     );
 }
 
+/// Finds something wrong with everything.
+struct Refusing;
+
+impl Inspect for Refusing {
+    fn base(&mut self, base: &BaseConfig, _: &Config) -> Result<(), String> {
+        Err(format!("{} is no model", base.name))
+    }
+
+    fn adapter(&mut self, adapter: &AdapterEntry, base: &BaseConfig, _: &Config) -> Result<Option<String>, String> {
+        Err(format!("{} is not for {}", adapter.name, base.name))
+    }
+}
+
 #[test]
 fn a_missing_file_is_a_problem_of_its_own() {
-    let refused = load(Path::new("/nowhere/t.toml"), [], |_, _, _| Ok(String::new())).expect_err("missing").to_string();
+    let refused = load(Path::new("/nowhere/t.toml"), [], Refusing).expect_err("missing").to_string();
     assert_eq!(refused, "/nowhere/t.toml: cannot be read: No such file or directory (os error 2)");
 }
 
@@ -193,14 +206,12 @@ fn paths_that_are_not_on_the_disk_are_reported_beside_all_else() {
     let more = "[[tenants]]\nid = \"b\"\nkeys = [{ demo = \"sk-demo-b\" }]\n\
                 adapters = [{ name = \"json\", base = \"one\", path = \"adapters/json\" }]\n";
     std::fs::write(&file, format!("{GOOD}{more}[more]\n")).expect("written");
-    let read = |entry: &AdapterEntry, base: &BaseConfig, _: &Config| -> Result<String, String> {
-        Err(format!("{} is not for {}", entry.name, base.name))
-    };
-    let refused = load(&file, [], read).expect_err("problems").to_string();
+    let refused = load(&file, [], Refusing).expect_err("problems").to_string();
     let refused = refused.replace(&folder.path().display().to_string(), "D");
     assert_eq!(
         refused,
         "\
+D/t.toml:3: bases.one.path: one is no model
 D/t.toml:5: bases.two.path: /models/two: No such file or directory (os error 2)
 D/t.toml:12: tenants[0].adapters[0].path: D/adapters/pirate: is not a folder
 D/t.toml:17: tenants[1].adapters[0].path: json is not for one

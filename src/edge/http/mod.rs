@@ -33,7 +33,7 @@ use crate::gateway::Gateway;
 use crate::types::{Error, Route, Tenant};
 
 pub use cors::{AllowOrigins, Cors};
-pub use ops::{Readiness, ops_router};
+pub use ops::{Coming, Readiness, ops_router};
 
 use playground::Playground;
 

@@ -1,7 +1,7 @@
 //! The operations listener: metrics, health, readiness. It asks for no key,
 //! and so listens on the loopback address unless told otherwise.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,13 +17,18 @@ use super::generate::json;
 use super::{error, fallback};
 use crate::gateway::Gateway;
 use crate::telemetry;
+use crate::types::{Error, ErrorKind};
 
 /// What keeps the process from serving, beside what the gateway knows: that it
 /// starts, that it drains. Empty when nothing does.
 pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
+/// The gateway, once there is one: operators want to look at a process that
+/// still loads its models.
+pub type Coming = Arc<OnceLock<Arc<Gateway>>>;
+
 struct Ops {
-    gateway: Arc<Gateway>,
+    gateway: Coming,
     readiness: Readiness,
 }
 
@@ -34,7 +39,7 @@ struct Ready {
     reasons: Vec<String>,
 }
 
-pub fn ops_router(gateway: Arc<Gateway>, readiness: Readiness) -> Router {
+pub fn ops_router(gateway: Coming, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok"))
@@ -45,7 +50,10 @@ pub fn ops_router(gateway: Arc<Gateway>, readiness: Readiness) -> Router {
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
-    match ops.gateway.render_metrics() {
+    let Some(gateway) = ops.gateway.get() else {
+        return error::response(&Error::new(ErrorKind::NoWorker, "The server is starting."));
+    };
+    match gateway.render_metrics() {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(telemetry::CONTENT_TYPE));
@@ -60,7 +68,7 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
 
 async fn ready(State(ops): State<Arc<Ops>>) -> Response {
     let mut reasons = (ops.readiness)();
-    reasons.extend(ops.gateway.not_ready());
+    reasons.extend(ops.gateway.get().map(|gateway| gateway.not_ready()).unwrap_or_default());
     let (code, status) =
         if reasons.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not_ready") };
     let body = serde_json::to_vec(&Ready { status, reasons }).expect("reasons are texts");

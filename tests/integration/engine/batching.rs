@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 
-use super::{Answer, FAST, adapter, answers, job, quickstart_adapter};
-use crate::support::repository;
+use super::{Answer, FAST, answers, job, quickstart_adapter};
 use tenantry::engine::files::{ModelFiles, SpecialTokens};
 use tenantry::engine::kernels::Precision;
 use tenantry::engine::{Adapter, Config, Engine, Job, Model, Output, SubmitError};
@@ -221,15 +220,28 @@ async fn log_probabilities_are_of_the_token_taken_and_its_rivals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_adapter_changes_nothing_for_those_that_run() {
-    let engine = engine(config());
-    let prompt = encode("What do cats eat?");
-    let pirate = quickstart_adapter(&FAST, "pirate");
-    let expected = run(&engine, job(&prompt, Some(pirate.clone()), 30)).await;
-    let running = engine.submit(job(&prompt, Some(pirate), 30)).expect("there is room");
-    let wrong = repository("tests/fixtures/tiny/adapters/all_linear");
-    let refused = tenantry::engine::files::AdapterFiles::open(&wrong, FAST.config(), &[], super::LIMITS);
-    assert!(refused.is_err(), "it was made for a smaller model");
-    assert_eq!(answers(running, 1).await, [expected]);
-    let _ = adapter(&FAST, "config/quickstart/adapters/json");
+async fn choices_that_fit_no_queue_and_unknown_biases_are_refused_for_good() {
+    let engine = engine(Config { max_batch_rows: 2, queue: 1, ..config() });
+    let several = Job { choices: 4, ..job(&encode("Hi"), None, 1) };
+    assert_eq!(engine.submit(several).err(), Some(SubmitError::TooManySequences { sequences: 4, most: 3 }));
+    let sampling = Sampling { logit_bias: vec![(5, 1.0), (49_152, 1.0)], ..Sampling::default() };
+    let biased = Job { sampling, ..job(&encode("Hi"), None, 1) };
+    assert_eq!(engine.submit(biased).err(), Some(SubmitError::UnknownBias { token: 49_152, vocabulary: 49_152 }));
+    let all = answers(engine.submit(Job { choices: 3, ..job(&encode("Hi"), None, 1) }).expect("they fit"), 3).await;
+    assert_eq!(all.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_lag_give_their_places_to_others_and_lose_nothing() {
+    let engine = engine(Config { max_batch_rows: 2, ..config() });
+    let prompt = encode("Tell me a long story.");
+    let expected = run(&engine, job(&prompt, None, 120)).await;
+    let lagging: Vec<_> = (0..3).map(|_| engine.submit(job(&prompt, None, 120)).expect("there is room")).collect();
+    let others = async { run(&engine, job(&prompt, None, 120)).await };
+    let other = tokio::time::timeout(Duration::from_secs(60), others).await.expect("a place becomes free");
+    assert_eq!(other, expected);
+    for generation in lagging {
+        assert_eq!(answers(generation, 1).await, [expected.clone()]);
+    }
+    settled(&engine).await;
 }

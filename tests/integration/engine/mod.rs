@@ -52,6 +52,7 @@ fn job(prompt: &[u32], adapter: Option<Arc<Adapter>>, max_tokens: u32) -> Job {
     Job {
         prompts: vec![prompt.to_vec()],
         choices: 1,
+        drop_leading_space: false,
         adapter,
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         max_tokens: Some(max_tokens),

@@ -20,10 +20,12 @@ const FAST_PATH_MARGIN: f64 = 0.02;
 /// The base model as a Hugging Face folder in float32, written from the GGUF file.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = scratch("hugging-face-f32");
-    if !folder.exists() {
-        let files = ModelFiles::open(&base_model()).expect("the base model");
-        write_hf_folder(&files, &folder, SaveDtype::F32).expect("the folder can be written");
+    // Written anew each time: what an earlier run left could hide that writing broke.
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).expect("removed");
     }
+    let files = ModelFiles::open(&base_model()).expect("the base model");
+    write_hf_folder(&files, &folder, SaveDtype::F32).expect("the folder can be written");
     folder
 });
 

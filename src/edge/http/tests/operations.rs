@@ -13,7 +13,7 @@ use crate::edge::http::ops_router;
 async fn the_operations_listener_tells_metrics_health_and_readiness() {
     let harness = Harness::new(hello());
     let ask = |reasons: Vec<String>, path: &str| {
-        let router = ops_router(harness.gateway.clone(), Arc::new(move || reasons.clone()));
+        let router = ops_router(Arc::new(harness.gateway.clone().into()), Arc::new(move || reasons.clone()));
         let request = Request::get(path).body(Body::empty()).expect("a request");
         async move { router.oneshot(request).await.expect("infallible") }
     };

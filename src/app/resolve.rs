@@ -8,7 +8,7 @@ use crate::adapters::{Artifact, Catalogue};
 use crate::auth::Keyring;
 use crate::types::{AdapterKey, BaseName, ModelRoute, Tenant, TenantId};
 
-use super::{AdapterEntry, Config, Digests, ModelAlias};
+use crate::config::{AdapterEntry, Config, Digests, ModelAlias};
 
 /// What the live part of the gateway is made of.
 #[derive(Debug)]
@@ -75,5 +75,38 @@ impl AdapterEntry {
             digest: digest.into(),
         };
         Artifact { key, base: self.base.clone(), folder: self.folder.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_configuration_becomes_tenants_with_their_own_models() {
+        let text = r#"
+            bases.one.path = "one.gguf"
+            workers.local = { driver = "embedded", bases = ["one"] }
+            [[tenants]]
+            id = "acme"
+            keys = [{ demo = "sk-demo-acme" }]
+            adapters = [{ name = "pirate", base = "one", path = "adapters/pirate" }]
+            models = { assistant = { base = "one", adapter = "pirate" }, "one" = { base = "one" } }
+        "#;
+        let config = config::parse(Path::new("conf/t.toml"), text, []).expect("no problem").config;
+        let digest = |entry: &AdapterEntry| (entry.config_path.clone(), format!("digest of {}", entry.name));
+        let resolved = config.resolve(&config.adapters.iter().map(digest).collect());
+        assert_eq!(resolved.bases, [BaseName::new("one")]);
+
+        let acme = resolved.keyring.authenticate(Some(b"Bearer sk-demo-acme")).expect("a known key");
+        assert_eq!(acme.models["one"].adapter, None);
+        let key = acme.models["assistant"].adapter.as_ref().expect("an adapter");
+        assert_eq!((&*key.name, key.revision, &*key.digest), ("pirate", 1, "digest of pirate"));
+        let artifact = resolved.catalogue.get(key).expect("listed");
+        assert_eq!(artifact.folder, Path::new("conf/adapters/pirate"));
+        assert_eq!(artifact.base.as_str(), "one");
     }
 }
