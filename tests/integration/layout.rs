@@ -93,7 +93,7 @@ fn g() -> super::super::worker::Call { crate :: config :: load() }
 
 #[test]
 fn single_items_are_told_apart_from_their_rooms() {
-    let text = "use crate::gateway::Config; use crate::telemetry::LogConfig; use crate::auth::{Keyring, NewKey};\n";
+    let text = "use crate::gateway::Config; use crate::telemetry::LogConfig; use crate::auth::{KeyHash, NewKey};\n";
     assert_eq!(breaches_of("src/config/mod.rs", text), ["src/config/mod.rs:1: config imports auth::NewKey"]);
     assert_eq!(breaches_of("src/main.rs", "use tenantry::pool;"), ["src/main.rs:1: main imports pool"]);
     assert_eq!(breaches_of("src/types/id.rs", "use crate::*;"), ["src/types/id.rs:1: types imports *"]);

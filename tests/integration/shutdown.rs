@@ -94,8 +94,8 @@ async fn rest(response: reqwest::Response) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn running_streams_finish_and_nothing_new_begins() {
-    let process = Process::start("30s").await;
-    let running = process.stream(1500).await;
+    let process = Process::start("5m").await;
+    let running = process.stream(600).await;
     process.signal();
     let draining = async {
         while process.readiness().await != Some(503) {
