@@ -3,5 +3,7 @@
 
 pub mod grpc;
 pub mod http;
+mod limits;
 mod linger;
+mod refusal;
 pub mod server;

@@ -87,33 +87,67 @@ async fn a_tenant_sees_its_own_models_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_engine_cannot_do_is_refused_by_name() {
-    let expect = [
-        (
-            json!({ "tools": [{ "type": "function", "function": { "name": "f" } }] }),
-            "tools",
-            Value::from("unsupported_parameter"),
-        ),
-        (json!({ "response_format": { "type": "json_object" } }), "response_format", "unsupported_parameter".into()),
-        (json!({ "surprise": 1 }), "surprise", "unsupported_parameter".into()),
-        (json!({ "max_tokens": 4000 }), "max_tokens", "context_length_exceeded".into()),
-        (json!({ "max_tokens": 0 }), "max_tokens", Value::Null),
-        (json!({ "temperature": 3 }), "temperature", Value::Null),
-        (
-            json!({ "messages": [{ "role": "user", "content": "word ".repeat(3000) }] }),
-            "messages",
-            "context_length_exceeded".into(),
-        ),
-    ];
+    let words = |count: usize| json!([{ "role": "user", "content": "word ".repeat(count) }]);
     Server::with(|server| async move {
-        for (fields, param, code) in expect {
-            let mut body = chat("assistant", "Hi");
-            body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
-            let response = server.post("acme", "/v1/chat/completions", &body).await;
+        let ask = |fields: Value| {
+            let server = server.clone();
+            async move {
+                let mut body = chat("assistant", "Hi");
+                body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+                server.post("acme", "/v1/chat/completions", &body).await
+            }
+        };
+        let prompt_tokens = async |fields: Value| {
+            let answer: Value = ask(fields).await.json().await.expect("JSON");
+            answer["usage"]["prompt_tokens"].as_u64().expect("a count")
+        };
+        let hi = prompt_tokens(json!({ "max_tokens": 1 })).await;
+        // Each further word is one token more.
+        let many = prompt_tokens(json!({ "max_tokens": 1, "messages": words(100) })).await + 2900;
+
+        let unsupported = |name: &str| format!("Unsupported parameter: '{name}' is not supported with this model.");
+        let too_many = format!(
+            "This model's maximum context length is 2048 tokens. However, you requested {} tokens ({hi} in the \
+             messages, 4000 in the completion). Please reduce the length of the messages or completion.",
+            hi + 4000
+        );
+        let too_long = format!(
+            "This model's maximum context length is 2048 tokens. However, your messages resulted in {many} tokens. \
+             Please reduce the length of the messages."
+        );
+        let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
+        let unknown = json!("unsupported_parameter");
+        let context = json!("context_length_exceeded");
+        let expect = [
+            (json!({ "tools": tools }), "tools", &unknown, unsupported("tools")),
+            (
+                json!({ "response_format": { "type": "json_object" } }),
+                "response_format",
+                &unknown,
+                unsupported("response_format"),
+            ),
+            (json!({ "surprise": 1 }), "surprise", &unknown, unsupported("surprise")),
+            (json!({ "max_tokens": 4000 }), "max_tokens", &context, too_many),
+            (
+                json!({ "max_tokens": 0 }),
+                "max_tokens",
+                &Value::Null,
+                "Invalid value for 'max_tokens': expected an integer of at least 1, got 0.".to_owned(),
+            ),
+            (
+                json!({ "temperature": 3 }),
+                "temperature",
+                &Value::Null,
+                "Invalid value for 'temperature': expected a number from 0 to 2, got 3.".to_owned(),
+            ),
+            (json!({ "messages": words(3000) }), "messages", &context, too_long),
+        ];
+        for (fields, param, code, message) in expect {
+            let response = ask(fields).await;
             assert_eq!(response.status(), 400, "{param}");
             let error: Value = response.json().await.expect("JSON");
-            assert_eq!(error["error"]["param"], param);
-            assert_eq!(error["error"]["code"], code, "{param}");
-            assert_eq!(error["error"]["type"], "invalid_request_error");
+            let told = json!({ "message": message, "type": "invalid_request_error", "param": param, "code": code });
+            assert_eq!(error["error"], told);
         }
     })
     .await;

@@ -1,22 +1,15 @@
 //! Between the wire's messages and the product's own: pure functions.
 //!
-//! A request is held against the ranges that hold for every model, the same
-//! as over HTTP. What depends on the model, the worker checks.
+//! A request is held against [`limits`], the same as over HTTP.
 
-use std::borrow::Cow;
-use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::pb;
+use crate::edge::limits::{self, Decimals};
+use crate::edge::refusal::{missing, needs_logprobs, unknown_role};
 use crate::types::{
     Delta, Error, Event, GenerateRequest, Input, Message, Prompt, Role, Route, Sampling, TokenLogprob, TopLogprob,
 };
-
-const CHOICES: RangeInclusive<u32> = 1..=16;
-const STOPS: usize = 16;
-const TOP_LOGPROBS: RangeInclusive<u32> = 0..=20;
-const LOGIT_BIAS: RangeInclusive<f32> = -100.0..=100.0;
 
 /// What every event of a generation repeats.
 pub(super) struct Header {
@@ -27,17 +20,20 @@ pub(super) struct Header {
 
 pub(super) fn request(request: pb::GenerateRequest, timeout: Option<Duration>) -> Result<GenerateRequest, Error> {
     if request.model.is_empty() {
-        return Err(Error::invalid("model", "Missing required field 'model'."));
+        return Err(missing("model"));
     }
     Ok(GenerateRequest {
         route: Route::GrpcGenerate,
         sampling: sampling(&request)?,
         logprobs: logprobs(&request)?,
         max_tokens: match request.max_tokens {
-            Some(0) => return Err(invalid("max_tokens", "at least 1", 0)),
-            other => other,
+            Some(tokens) => {
+                limits::integer("max_tokens", tokens.into(), &limits::MAX_TOKENS)?;
+                Some(tokens)
+            }
+            None => None,
         },
-        choices: ranged("n", request.n, 1, &CHOICES)?,
+        choices: limits::integer("n", request.n.unwrap_or(1).into(), &limits::CHOICES)? as u32,
         ignore_eos: request.ignore_eos.unwrap_or(false),
         input: input(request.messages, request.prompt)?,
         stop: stop(request.stop)?,
@@ -57,37 +53,35 @@ fn input(messages: Vec<pb::Message>, prompt: Option<String>) -> Result<Input, Er
 }
 
 fn message((index, message): (usize, pb::Message)) -> Result<Message, Error> {
-    let role = Role::parse(&message.role).ok_or_else(|| {
-        let known = Role::ALL.map(Role::as_str).join(", ");
-        invalid(format!("messages[{index}].role"), &format!("one of {known}"), format_args!("'{}'", message.role))
-    })?;
+    let role =
+        Role::parse(&message.role).ok_or_else(|| unknown_role(format!("messages[{index}].role"), &message.role))?;
     Ok(Message { role, content: message.content })
 }
 
 fn sampling(request: &pb::GenerateRequest) -> Result<Sampling, Error> {
     let default = Sampling::default();
     Ok(Sampling {
-        temperature: ranged("temperature", request.temperature, default.temperature, &(0.0..=2.0))?,
-        top_p: above_zero("top_p", request.top_p, default.top_p, 1.0)?,
+        temperature: decimal("temperature", request.temperature, default.temperature, limits::TEMPERATURE)?,
+        top_p: decimal("top_p", request.top_p, default.top_p, limits::TOP_P)?,
         top_k: request.top_k.unwrap_or(default.top_k),
-        min_p: ranged("min_p", request.min_p, default.min_p, &(0.0..=1.0))?,
-        repetition_penalty: above_zero(
+        min_p: decimal("min_p", request.min_p, default.min_p, limits::MIN_P)?,
+        repetition_penalty: decimal(
             "repetition_penalty",
             request.repetition_penalty,
             default.repetition_penalty,
-            2.0,
+            limits::REPETITION_PENALTY,
         )?,
-        presence_penalty: ranged(
+        presence_penalty: decimal(
             "presence_penalty",
             request.presence_penalty,
             default.presence_penalty,
-            &(-2.0..=2.0),
+            limits::PRESENCE_PENALTY,
         )?,
-        frequency_penalty: ranged(
+        frequency_penalty: decimal(
             "frequency_penalty",
             request.frequency_penalty,
             default.frequency_penalty,
-            &(-2.0..=2.0),
+            limits::FREQUENCY_PENALTY,
         )?,
         // A seed names a draw; its sign means nothing.
         seed: request.seed.map(i64::cast_unsigned),
@@ -95,59 +89,37 @@ fn sampling(request: &pb::GenerateRequest) -> Result<Sampling, Error> {
     })
 }
 
-fn logit_bias(request: &pb::GenerateRequest) -> Result<Vec<(u32, f32)>, Error> {
-    let mut bias: Vec<(u32, f32)> = request.logit_bias.iter().map(|(token, bias)| (*token, *bias)).collect();
-    // A map has no order on the wire; the same request shall always read the same.
-    bias.sort_unstable_by_key(|(token, _)| *token);
-    match bias.iter().find(|(_, bias)| !LOGIT_BIAS.contains(bias)) {
-        Some((token, bias)) => Err(invalid(format!("logit_bias[{token}]"), "a number from -100 to 100", bias)),
-        None => Ok(bias),
+fn decimal(field: &'static str, given: Option<f32>, default: f32, range: Decimals) -> Result<f32, Error> {
+    match given {
+        None => Ok(default),
+        Some(value) => limits::decimal(field, value.into(), value, range),
     }
 }
 
+fn logit_bias(request: &pb::GenerateRequest) -> Result<Vec<(u32, f32)>, Error> {
+    limits::logit_bias_count(request.logit_bias.len())?;
+    let bias = |(token, bias): (&u32, &f32)| {
+        let path = format!("logit_bias.{token}");
+        Ok((*token, limits::decimal(path, f64::from(*bias), bias, limits::LOGIT_BIAS)?))
+    };
+    let mut biases = request.logit_bias.iter().map(bias).collect::<Result<Vec<_>, Error>>()?;
+    // A map has no order on the wire; the same request shall always read the same.
+    biases.sort_unstable_by_key(|(token, _)| *token);
+    Ok(biases)
+}
+
 fn logprobs(request: &pb::GenerateRequest) -> Result<Option<u8>, Error> {
-    let top = ranged("top_logprobs", request.top_logprobs, 0, &TOP_LOGPROBS)?;
-    match (request.logprobs.unwrap_or(false), request.top_logprobs) {
-        (true, _) => Ok(Some(u8::try_from(top).expect("the range was checked"))),
-        (false, None | Some(0)) => Ok(None),
-        (false, Some(_)) => Err(Error::invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")),
+    let top = limits::integer("top_logprobs", request.top_logprobs.unwrap_or(0).into(), &limits::TOP_LOGPROBS)?;
+    match (request.logprobs.unwrap_or(false), top) {
+        (true, top) => Ok(Some(top as u8)),
+        (false, 0) => Ok(None),
+        (false, _) => Err(needs_logprobs()),
     }
 }
 
 fn stop(stop: Vec<String>) -> Result<Vec<String>, Error> {
-    if stop.len() > STOPS {
-        return Err(invalid("stop", "at most 16 texts", stop.len()));
-    }
-    match stop.iter().position(String::is_empty) {
-        Some(empty) => Err(invalid(format!("stop[{empty}]"), "a text that is not empty", "an empty one")),
-        None => Ok(stop),
-    }
-}
-
-/// NaN is in no range, so what passes is finite.
-fn ranged<T>(field: &'static str, given: Option<T>, default: T, range: &RangeInclusive<T>) -> Result<T, Error>
-where
-    T: PartialOrd + Display,
-{
-    match given {
-        None => Ok(default),
-        Some(value) if range.contains(&value) => Ok(value),
-        Some(value) => Err(invalid(field, &format!("a number from {} to {}", range.start(), range.end()), value)),
-    }
-}
-
-fn above_zero(field: &'static str, given: Option<f32>, default: f32, most: f32) -> Result<f32, Error> {
-    match given {
-        None => Ok(default),
-        Some(value) if value > 0.0 && value <= most => Ok(value),
-        Some(value) => Err(invalid(field, &format!("a number above 0, up to {most}"), value)),
-    }
-}
-
-fn invalid(field: impl Into<Cow<'static, str>>, expected: &str, got: impl Display) -> Error {
-    let field = field.into();
-    let message = format!("Invalid value for '{field}': expected {expected}, got {got}.");
-    Error::invalid(field, message)
+    limits::stop_count(stop.len())?;
+    stop.into_iter().enumerate().map(|(index, text)| limits::stop(format!("stop[{index}]"), text)).collect()
 }
 
 /// The event as the client reads it; `None` where it would say nothing.

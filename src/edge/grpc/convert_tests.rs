@@ -48,7 +48,7 @@ fn every_field_arrives_also_at_the_ends_of_its_range() {
         it.prompt = Some("Once".to_owned());
         it.max_tokens = Some(1);
         it.n = Some(16);
-        it.stop = vec!["\n".to_owned(); 16];
+        it.stop = vec!["x".repeat(256); 16];
         it.temperature = Some(0.0);
         it.top_p = Some(1.0);
         it.top_k = Some(40);
@@ -79,7 +79,7 @@ fn every_field_arrives_also_at_the_ends_of_its_range() {
         model: "assistant".to_owned(),
         input: Input::Prompts(vec![Prompt::Text("Once".to_owned())]),
         sampling,
-        stop: vec!["\n".to_owned(); 16],
+        stop: vec!["x".repeat(256); 16],
         max_tokens: Some(1),
         choices: 16,
         logprobs: Some(20),
@@ -94,7 +94,7 @@ fn every_field_arrives_also_at_the_ends_of_its_range() {
 fn exactly_one_of_messages_and_prompt_is_taken() {
     refused("messages", "Give one of 'messages' and 'prompt'; neither is there.", |it| it.messages.clear());
     refused("prompt", "Give one of 'messages' and 'prompt'; both are there.", |it| it.prompt = Some(String::new()));
-    refused("model", "Missing required field 'model'.", |it| it.model.clear());
+    refused("model", "you must provide a model parameter", |it| it.model.clear());
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn every_role_is_known_and_no_other() {
         let read = read(|it| it.messages[0].role = role.as_str().to_owned()).expect("a known role");
         assert_eq!(read.input, Input::Chat(vec![Message { role, content: "Hi".to_owned() }]));
     }
-    let message = "Invalid value for 'messages[1].role': expected one of system, developer, user, assistant, tool, \
-                   got 'User'.";
+    let message = "Invalid value for 'messages[1].role': 'User'. Supported values are: 'system', 'developer', 'user', \
+                   'assistant', 'tool'.";
     refused("messages[1].role", message, |it| {
         it.messages.push(pb::Message { role: "User".to_owned(), content: String::new() });
     });
@@ -112,22 +112,26 @@ fn every_role_is_known_and_no_other() {
 
 #[test]
 fn counts_out_of_range_are_refused() {
-    let at_least_one = "Invalid value for 'max_tokens': expected at least 1, got 0.";
+    let at_least_one = "Invalid value for 'max_tokens': expected an integer of at least 1, got 0.";
     refused("max_tokens", at_least_one, |it| it.max_tokens = Some(0));
-    refused("n", "Invalid value for 'n': expected a number from 1 to 16, got 0.", |it| it.n = Some(0));
-    refused("n", "Invalid value for 'n': expected a number from 1 to 16, got 17.", |it| it.n = Some(17));
-    refused("stop", "Invalid value for 'stop': expected at most 16 texts, got 17.", |it| {
+    refused("n", "Invalid value for 'n': expected an integer from 1 to 16, got 0.", |it| it.n = Some(0));
+    refused("n", "Invalid value for 'n': expected an integer from 1 to 16, got 17.", |it| it.n = Some(17));
+    refused("stop", "Invalid value for 'stop': expected at most 16 strings, got 17.", |it| {
         it.stop = vec!["x".to_owned(); 17];
     });
-    let empty = "Invalid value for 'stop[1]': expected a text that is not empty, got an empty one.";
+    let empty = "Invalid value for 'stop[1]': expected a string of 1 to 256 bytes, got 0 bytes.";
     refused("stop[1]", empty, |it| it.stop = vec!["x".to_owned(), String::new()]);
+    let long = "Invalid value for 'stop[0]': expected a string of 1 to 256 bytes, got 257 bytes.";
+    refused("stop[0]", long, |it| it.stop = vec!["x".repeat(257)]);
+    let biases = "Invalid value for 'logit_bias': expected at most 300 tokens, got 301.";
+    refused("logit_bias", biases, |it| it.logit_bias = (0..301).map(|token| (token, 1.0)).collect());
 }
 
 #[test]
 fn log_probabilities_need_their_switch() {
-    let range = "Invalid value for 'top_logprobs': expected a number from 0 to 20, got 21.";
+    let range = "Invalid value for 'top_logprobs': expected an integer from 0 to 20, got 21.";
     refused("top_logprobs", range, |it| (it.logprobs, it.top_logprobs) = (Some(true), Some(21)));
-    let switch = "'top_logprobs' needs 'logprobs' to be true.";
+    let switch = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.";
     refused("top_logprobs", switch, |it| it.top_logprobs = Some(1));
     assert_eq!(read(|it| it.logprobs = Some(true)).expect("valid").logprobs, Some(0));
     assert_eq!(read(|it| it.top_logprobs = Some(0)).expect("valid").logprobs, None);
@@ -156,8 +160,8 @@ fn sampling_out_of_range_is_refused() {
         }
     }
     for value in [-100.5, 101.0, f32::NAN] {
-        let message = format!("Invalid value for 'logit_bias[7]': expected a number from -100 to 100, got {value}.");
-        refused("logit_bias[7]", &message, |it| it.logit_bias = [(3, 1.0), (7, value)].into());
+        let message = format!("Invalid value for 'logit_bias.7': expected a number from -100 to 100, got {value}.");
+        refused("logit_bias.7", &message, |it| it.logit_bias = [(3, 1.0), (7, value)].into());
     }
 }
 

@@ -1,10 +1,9 @@
 //! The gRPC side of every error: kind to code, and what travels beside it.
 
-use std::time::Duration;
-
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use crate::edge::refusal::whole_seconds;
 use crate::types::{Error, ErrorKind, GenerationId};
 
 pub(super) const GENERATION_ID: &str = "x-generation-id";
@@ -60,11 +59,6 @@ pub(super) fn id_value(id: GenerationId) -> MetadataValue<Ascii> {
     MetadataValue::try_from(id.to_string()).expect("a generation's id is ASCII")
 }
 
-/// At least 1, since 0 would invite a client to spin.
-fn whole_seconds(after: Duration) -> u64 {
-    (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
-}
-
 fn shortened(text: &str) -> &str {
     let mut end = text.len().min(MESSAGE_BYTES);
     while !text.is_char_boundary(end) {
@@ -75,6 +69,8 @@ fn shortened(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::types::Limit;
 
@@ -126,12 +122,6 @@ mod tests {
         assert_eq!(read(ERROR_CODE), Some("narrower"));
         assert_eq!(read(ERROR_PARAM), Some("messages[0].role"));
         assert_eq!(read(RETRY_AFTER), Some("2"));
-    }
-
-    #[test]
-    fn a_delay_is_never_zero_seconds() {
-        let told = [0, 1, 1000, 1001, 2000].map(|millis| whole_seconds(Duration::from_millis(millis)));
-        assert_eq!(told, [1, 1, 1, 2, 2]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use super::Config;
+use crate::edge::refusal::quoted;
 use crate::types::{Error, ErrorKind};
 
 /// Reads nothing of a body whose type or declared length is refused, and no
@@ -35,7 +36,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Error> {
     if essence == "application/json" || structured {
         return Ok(());
     }
-    let message = format!("Unsupported content type '{text}': this endpoint reads 'application/json'.");
+    let message = format!("Unsupported content type '{}': this endpoint reads 'application/json'.", quoted(&text));
     Err(Error::new(ErrorKind::InvalidRequest, message))
 }
 

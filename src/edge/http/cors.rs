@@ -21,7 +21,7 @@ pub enum AllowOrigins {
 }
 
 /// Headers of ours, or of gRPC-Web, that a page may read.
-const EXPOSED: [&str; 15] = [
+const EXPOSED: [&str; 11] = [
     "x-request-id",
     "x-generation-id",
     "openai-processing-ms",
@@ -31,21 +31,11 @@ const EXPOSED: [&str; 15] = [
     "grpc-status",
     "grpc-message",
     "grpc-status-details-bin",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
+    "tenantry-error-code",
+    "tenantry-error-param",
 ];
 
 // === impl Cors ===
-
-impl Default for Cors {
-    fn default() -> Self {
-        Self { allow_origins: AllowOrigins::List(Vec::new()), max_age: Duration::from_secs(3600) }
-    }
-}
 
 impl Cors {
     pub(super) fn layer(&self) -> CorsLayer {

@@ -1,8 +1,6 @@
 //! The table of kinds to HTTP: status, OpenAI `type` and `code`. No other
 //! place decides a status.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -10,6 +8,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::edge::refusal::whole_seconds;
 use crate::types::{Error, ErrorKind};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -103,13 +102,10 @@ pub(super) fn body(error: &Error) -> Bytes {
     serde_json::to_vec(&ErrorBody { error: object }).expect("an error's body is texts").into()
 }
 
-fn whole_seconds(after: Duration) -> u64 {
-    let partly = u64::from(after.subsec_nanos() > 0);
-    (after.as_secs() + partly).max(1)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::types::Limit;
 

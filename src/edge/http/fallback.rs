@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::{Edge, error};
 use crate::edge::grpc;
+use crate::edge::refusal::quoted;
 use crate::types::{Error, ErrorKind};
 
 /// The route's name in metrics; the path itself is the client's own text.
@@ -39,10 +40,12 @@ pub(super) async fn ops_method_not_allowed(method: Method, uri: Uri) -> Response
 }
 
 fn not_found(method: &Method, uri: &Uri) -> Error {
-    let message = format!("Unknown request URL: {method} {}. Please check the URL for typos.", uri.path());
+    let (method, path) = (quoted(method.as_str()), quoted(uri.path()));
+    let message = format!("Unknown request URL: {method} {path}. Please check the URL for typos.");
     Error::new(ErrorKind::UnknownPath, message)
 }
 
 fn not_allowed(method: &Method, uri: &Uri) -> Error {
-    Error::new(ErrorKind::MethodNotAllowed, format!("Not allowed to {method} on {}.", uri.path()))
+    let (method, path) = (quoted(method.as_str()), quoted(uri.path()));
+    Error::new(ErrorKind::MethodNotAllowed, format!("Not allowed to {method} on {path}."))
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue};
+use tokio::sync::Semaphore;
 
 use super::openai::{Answer, Form, Identity};
 use super::parse::{self, Delivery, Parsed};
@@ -59,9 +60,18 @@ async fn read(edge: &Edge, api: Api, head: &http::request::Parts, body: Body) ->
     if bytes.len() < LARGE_BODY {
         return parse::parse(api, &bytes);
     }
-    tokio::task::spawn_blocking(move || parse::parse(api, &bytes))
-        .await
-        .unwrap_or_else(|_| Err(Error::internal("a body's parser panicked")))
+    parse_aside(&edge.parsers, api, bytes).await
+}
+
+/// A parse that has begun runs to its end even where its client is gone. So
+/// the permit is the parse's: clients that come and go cannot pile them up.
+async fn parse_aside(parsers: &Arc<Semaphore>, api: Api, body: Bytes) -> Result<Parsed, Error> {
+    let permit = parsers.clone().acquire_owned().await.expect("nobody closes the semaphore");
+    let parse = move || {
+        let _permit = permit;
+        parse::parse(api, &body)
+    };
+    tokio::task::spawn_blocking(parse).await.unwrap_or_else(|_| Err(Error::internal("a body's parser panicked")))
 }
 
 fn begin(edge: &Edge, id: GenerationId, tenant: Arc<Tenant>, request: GenerateRequest) -> Beginning {
@@ -99,4 +109,22 @@ pub(super) fn json(body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(CONTENT_TYPE, error::JSON);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_body_is_parsed_in_its_turn_and_gives_it_back() {
+        let body = Bytes::from_static(br#"{"model":"m","prompt":"Hi"}"#);
+        let parsers = Arc::new(Semaphore::new(1));
+        let busy = parsers.clone().acquire_owned().await.expect("open");
+        let mut waiting = Box::pin(parse_aside(&parsers, Api::Completions, body.clone()));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop(busy);
+        assert!(waiting.await.is_ok());
+        assert!(parse_aside(&parsers, Api::Chat, body).await.is_err(), "a refusal gives it back as well");
+        assert_eq!(parsers.available_permits(), 1);
+    }
 }

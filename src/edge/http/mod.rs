@@ -28,6 +28,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use tokio::sync::Semaphore;
 
 use crate::gateway::Gateway;
 use crate::types::{Error, Route, Tenant};
@@ -36,6 +37,9 @@ pub use cors::{AllowOrigins, Cors};
 pub use ops::{Coming, Readiness, ops_router};
 
 use playground::Playground;
+
+/// How many large bodies are parsed at once. Each takes milliseconds of a core.
+const PARSERS: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -53,6 +57,8 @@ pub struct Config {
 /// What every handler reads.
 struct Edge {
     gateway: Arc<Gateway>,
+    /// One permit for each large body that is being parsed.
+    parsers: Arc<Semaphore>,
     playground: Playground,
     config: Config,
 }
@@ -75,7 +81,12 @@ pub fn public_router(gateway: Arc<Gateway>, config: Config, grpc: Router) -> Rou
         .route("/v1/models/{*name}", get(models::one))
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .fallback(fallback::unknown_path)
-        .with_state(Arc::new(Edge { gateway, playground: Playground::new(&config.demo_keys), config }))
+        .with_state(Arc::new(Edge {
+            gateway,
+            parsers: Arc::new(Semaphore::new(PARSERS)),
+            playground: Playground::new(&config.demo_keys),
+            config,
+        }))
         .merge(grpc.reset_fallback());
     let router = match cors {
         Some(cors) => router.layer(cors),

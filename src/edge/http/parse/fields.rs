@@ -1,8 +1,12 @@
 //! One JSON object, taken apart field by field. Every refusal names the field
 //! by its path from the body's root.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Number, Value};
 
+use crate::edge::limits::{self, Decimals};
+use crate::edge::refusal::quoted;
 use crate::types::{Error, ErrorKind};
 
 pub(super) struct Fields {
@@ -10,13 +14,6 @@ pub(super) struct Fields {
     fields: Map<String, Value>,
     /// The object's own path; empty for the body itself.
     path: String,
-}
-
-/// The values that a decimal number may have.
-pub(super) enum Range {
-    From(f64, f64),
-    /// The lower end is not part of it.
-    Above(f64, f64),
 }
 
 // === impl Fields ===
@@ -50,7 +47,8 @@ impl Fields {
 
     /// The path of this object's field `name`.
     pub(super) fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        let name = quoted(name);
+        if self.path.is_empty() { name.into_owned() } else { format!("{}.{name}", self.path) }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -84,13 +82,12 @@ impl Fields {
         }
     }
 
-    pub(super) fn decimal(&mut self, name: &str, range: Range) -> Result<Option<f32>, Error> {
+    pub(super) fn decimal(&mut self, name: &str, range: Decimals) -> Result<Option<f32>, Error> {
         self.take(name).map(|value| decimal(&value, self.path_of(name), range)).transpose()
     }
 
-    /// An integer from `least` to `most`; a `most` of `i64::MAX` is no limit.
-    pub(super) fn integer(&mut self, name: &str, least: i64, most: i64) -> Result<Option<i64>, Error> {
-        self.take(name).map(|value| integer(&value, self.path_of(name), least, most)).transpose()
+    pub(super) fn integer(&mut self, name: &str, range: &RangeInclusive<i64>) -> Result<Option<i64>, Error> {
+        self.take(name).map(|value| integer(&value, self.path_of(name), range)).transpose()
     }
 
     /// The names of the fields that nobody has taken.
@@ -98,44 +95,32 @@ impl Fields {
         self.fields.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// The fields that nobody has taken.
-    pub(super) fn rest(self) -> Map<String, Value> {
-        self.fields
-    }
-}
-
-pub(super) fn decimal(value: &Value, path: String, range: Range) -> Result<f32, Error> {
-    let Some(number) = value.as_f64() else { return Err(wrong_type(path, "a number", value)) };
-    match range {
-        Range::From(least, most) if (least..=most).contains(&number) => Ok(number as f32),
-        Range::From(least, most) => Err(out_of_range(path, &format!("a number from {least} to {most}"), value)),
-        // Rounding must not make the end that is left out of a number that is just above it.
-        Range::Above(below, most) if below < number && number <= most => {
-            Ok((number as f32).max((below as f32).next_up()))
+    /// The fields that nobody has taken. A name too long to be repeated is
+    /// nobody's, and is refused here.
+    pub(super) fn rest(self) -> Result<Map<String, Value>, Error> {
+        match self.fields.keys().find(|name| quoted(name) != name.as_str()) {
+            Some(name) => Err(unsupported(self.path_of(name))),
+            None => Ok(self.fields),
         }
-        Range::Above(below, most) => Err(out_of_range(path, &format!("a number above {below}, up to {most}"), value)),
     }
 }
 
-pub(super) fn integer(value: &Value, path: String, least: i64, most: i64) -> Result<i64, Error> {
-    let expected = || match most {
-        i64::MAX => format!("an integer of at least {least}"),
-        most => format!("an integer from {least} to {most}"),
-    };
-    let number = match value {
-        Value::Number(number) if !number.is_f64() => number,
-        other => return Err(wrong_type(path, "an integer", other)),
-    };
-    // Beyond the type's end is beyond every limit, and no different where there is none.
-    match number.as_i64().or(number.as_u64().map(|_| i64::MAX)) {
-        Some(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(out_of_range(path, &expected(), value)),
+pub(super) fn decimal(value: &Value, path: String, range: Decimals) -> Result<f32, Error> {
+    match value.as_f64() {
+        Some(number) => limits::decimal(path, number, value, range),
+        None => Err(wrong_type(path, "a number", value)),
     }
 }
 
-pub(super) fn missing(path: String) -> Error {
-    let message = format!("you must provide a {path} parameter");
-    Error::invalid(path, message)
+pub(super) fn integer(value: &Value, path: String, range: &RangeInclusive<i64>) -> Result<i64, Error> {
+    let whole = match value {
+        Value::Number(number) => number.as_i128(),
+        _ => None,
+    };
+    match whole {
+        Some(whole) => limits::integer(path, whole, range),
+        None => Err(wrong_type(path, "an integer", value)),
+    }
 }
 
 pub(super) fn unsupported(path: String) -> Error {
@@ -150,11 +135,6 @@ pub(super) fn empty_array(path: String) -> Error {
 
 pub(super) fn wrong_type(path: String, expected: &str, got: &Value) -> Error {
     let message = format!("Invalid type for '{path}': expected {expected}, but got {} instead.", described(got));
-    Error::invalid(path, message)
-}
-
-fn out_of_range(path: String, expected: &str, got: &Value) -> Error {
-    let message = format!("Invalid '{path}': expected {expected}, but got {got} instead.");
     Error::invalid(path, message)
 }
 

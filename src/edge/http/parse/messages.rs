@@ -1,9 +1,12 @@
-//! The messages of a chat. What a message may hold beyond its role and its
-//! text is refused by name, since a template would leave it out in silence.
+//! The messages of a chat. What a message or a part of its content holds
+//! beyond its role and its text is refused by name, since a template would
+//! leave it out in silence. `name` alone is accepted, and not passed to
+//! templates.
 
 use serde_json::Value;
 
-use super::fields::{Fields, empty_array, missing, unsupported, wrong_type};
+use super::fields::{Fields, empty_array, unsupported, wrong_type};
+use crate::edge::refusal::{missing, quoted, unknown_role};
 use crate::types::{Error, Message, Role};
 
 pub(super) fn take(fields: &mut Fields) -> Result<Vec<Message>, Error> {
@@ -35,22 +38,23 @@ fn message(mut fields: Fields) -> Result<Message, Error> {
         Some(other) => return Err(wrong_type(path, "a string or an array of content parts", &other)),
     };
     fields.string("name")?;
-    // Clients send an answer back as they got it, its empty fields included.
-    let said_more = |value: &Value| !matches!(value, Value::Array(empty) if empty.is_empty());
-    if let Some((name, _)) = fields.left().find(|(_, value)| said_more(value)) {
-        return Err(unsupported(fields.path_of(name)));
-    }
+    nothing_more(&fields)?;
     Ok(Message { role, content })
+}
+
+fn nothing_more(fields: &Fields) -> Result<(), Error> {
+    // Clients send an answer back as they got it, its empty fields included.
+    let says_more = |value: &Value| !matches!(value, Value::Array(empty) if empty.is_empty());
+    match fields.left().find(|(_, value)| says_more(value)) {
+        Some((name, _)) => Err(unsupported(fields.path_of(name))),
+        None => Ok(()),
+    }
 }
 
 fn role(fields: &mut Fields) -> Result<Role, Error> {
     let path = fields.path_of("role");
     let text = fields.string("role")?.ok_or_else(|| missing(path.clone()))?;
-    Role::parse(&text).ok_or_else(|| {
-        let allowed: Vec<String> = Role::ALL.iter().map(|role| format!("'{}'", role.as_str())).collect();
-        let message = format!("Invalid value for '{path}': '{text}'. Supported values are: {}.", allowed.join(", "));
-        Error::invalid(path, message)
-    })
+    Role::parse(&text).ok_or_else(|| unknown_role(path, &text))
 }
 
 /// The text of content parts, one after another.
@@ -64,10 +68,12 @@ fn text_of(parts: Vec<Value>, path: &str) -> Result<String, Error> {
         let kind_path = part.path_of("type");
         let kind = part.string("type")?.ok_or_else(|| missing(kind_path.clone()))?;
         if kind != "text" {
-            let message = format!("Unsupported content part '{kind}' in '{kind_path}': only 'text' is supported.");
+            let message =
+                format!("Unsupported content part '{}' in '{kind_path}': only 'text' is supported.", quoted(&kind));
             return Err(Error::invalid(kind_path, message));
         }
         let text = part.string("text")?.ok_or_else(|| missing(part.path_of("text")))?;
+        nothing_more(&part)?;
         content.push_str(&text);
     }
     Ok(content)

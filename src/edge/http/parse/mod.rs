@@ -11,14 +11,17 @@ mod messages;
 mod prompt;
 mod sampling;
 
+use std::ops::RangeInclusive;
+
 use super::Api;
+use crate::edge::{limits, refusal};
 use crate::types::{Error, GenerateRequest, Input};
 use fields::Fields;
 
-const MOST_CHOICES_EACH: i64 = 16;
 const MOST_CHOICES: u32 = 64;
 /// OpenAI's default for completions; a chat goes on as long as the context holds.
 const COMPLETION_TOKENS: u32 = 16;
+const COMPLETION_LOGPROBS: RangeInclusive<i64> = 0..=5;
 
 #[derive(Debug, PartialEq)]
 pub(super) struct Parsed {
@@ -36,7 +39,7 @@ pub(super) enum Delivery {
 pub(super) fn parse(api: Api, body: &[u8]) -> Result<Parsed, Error> {
     let mut fields = Fields::of_body(body)?;
     let model = fields.string("model")?.filter(|model| !model.is_empty());
-    let model = model.ok_or_else(|| fields::missing("model".to_owned()))?;
+    let model = model.ok_or_else(|| refusal::missing("model"))?;
     let input = match api {
         Api::Chat => Input::Chat(messages::take(&mut fields)?),
         Api::Completions => Input::Prompts(prompt::take(&mut fields)?),
@@ -56,20 +59,20 @@ pub(super) fn parse(api: Api, body: &[u8]) -> Result<Parsed, Error> {
         choices,
         logprobs: match api {
             Api::Chat => chat_logprobs(&mut fields)?,
-            Api::Completions => fields.integer("logprobs", 0, 5)?.map(|top| top as u8),
+            Api::Completions => fields.integer("logprobs", &COMPLETION_LOGPROBS)?.map(|top| top as u8),
         },
         ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
         timeout: None,
         extra: {
             harmless::drop_from(&mut fields, api, choices);
-            fields.rest()
+            fields.rest()?
         },
     };
     Ok(Parsed { request, delivery })
 }
 
 fn choices(fields: &mut Fields, prompts: u32) -> Result<u32, Error> {
-    let choices = fields.integer("n", 1, MOST_CHOICES_EACH)?.map_or(1, |n| n as u32);
+    let choices = fields.integer("n", &limits::CHOICES)?.map_or(1, |n| n as u32);
     if prompts.saturating_mul(choices) <= MOST_CHOICES {
         return Ok(choices);
     }
@@ -112,17 +115,15 @@ fn chat_max_tokens(fields: &mut Fields) -> Result<Option<u32>, Error> {
 }
 
 fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<u32>, Error> {
-    // No context holds as many as the type does, so what is beyond it is beyond the context too.
-    let tokens = fields.integer(name, 1, i64::MAX)?;
+    let tokens = fields.integer(name, &limits::MAX_TOKENS)?;
     Ok(tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)))
 }
 
 fn chat_logprobs(fields: &mut Fields) -> Result<Option<u8>, Error> {
     let wanted = fields.boolean("logprobs")?.unwrap_or(false);
-    let top = fields.integer("top_logprobs", 0, 20)?.map(|top| top as u8);
+    let top = fields.integer("top_logprobs", &limits::TOP_LOGPROBS)?.map(|top| top as u8);
     if !wanted && top.is_some() {
-        let message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.";
-        return Err(Error::invalid("top_logprobs", message));
+        return Err(refusal::needs_logprobs());
     }
     Ok(wanted.then(|| top.unwrap_or(0)))
 }

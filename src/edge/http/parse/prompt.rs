@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use super::fields::{Fields, empty_array, integer, missing, wrong_type};
+use super::fields::{Fields, empty_array, integer, wrong_type};
+use crate::edge::refusal::missing;
 use crate::types::{Error, Prompt};
 
 const EXPECTED: &str = "a string, an array of strings, an array of integers or an array of such arrays";
@@ -39,7 +40,7 @@ fn one_of_many(element: Value, path: String) -> Result<Prompt, Error> {
 
 fn tokens(ids: &[Value], path: &str) -> Result<Prompt, Error> {
     let token = |(index, id)| {
-        integer(id, format!("{path}[{index}]"), 0, u32::MAX.into())
+        integer(id, format!("{path}[{index}]"), &(0..=u32::MAX.into()))
             .map(|id| u32::try_from(id).expect("the range was checked"))
     };
     ids.iter().enumerate().map(token).collect::<Result<_, _>>().map(Prompt::Tokens)

@@ -3,30 +3,29 @@
 
 use serde_json::Value;
 
-use super::fields::{Fields, Range, decimal, wrong_type};
+use super::fields::{Fields, decimal, wrong_type};
+use crate::edge::limits;
+use crate::edge::refusal::quoted;
 use crate::types::{Error, Sampling};
-
-const MOST_STOPS: usize = 16;
-const LONGEST_STOP: usize = 256;
 
 pub(super) fn take(fields: &mut Fields) -> Result<Sampling, Error> {
     let default = Sampling::default();
     Ok(Sampling {
-        temperature: fields.decimal("temperature", Range::From(0.0, 2.0))?.unwrap_or(default.temperature),
-        top_p: fields.decimal("top_p", Range::Above(0.0, 1.0))?.unwrap_or(default.top_p),
+        temperature: fields.decimal("temperature", limits::TEMPERATURE)?.unwrap_or(default.temperature),
+        top_p: fields.decimal("top_p", limits::TOP_P)?.unwrap_or(default.top_p),
         // -1 is vLLM's word for "all", as 0 is ours.
         top_k: fields
-            .integer("top_k", -1, u32::MAX.into())?
+            .integer("top_k", &(-1..=u32::MAX.into()))?
             .map_or(default.top_k, |top_k| u32::try_from(top_k).unwrap_or(0)),
-        min_p: fields.decimal("min_p", Range::From(0.0, 1.0))?.unwrap_or(default.min_p),
+        min_p: fields.decimal("min_p", limits::MIN_P)?.unwrap_or(default.min_p),
         repetition_penalty: fields
-            .decimal("repetition_penalty", Range::Above(0.0, 2.0))?
+            .decimal("repetition_penalty", limits::REPETITION_PENALTY)?
             .unwrap_or(default.repetition_penalty),
         presence_penalty: fields
-            .decimal("presence_penalty", Range::From(-2.0, 2.0))?
+            .decimal("presence_penalty", limits::PRESENCE_PENALTY)?
             .unwrap_or(default.presence_penalty),
         frequency_penalty: fields
-            .decimal("frequency_penalty", Range::From(-2.0, 2.0))?
+            .decimal("frequency_penalty", limits::FREQUENCY_PENALTY)?
             .unwrap_or(default.frequency_penalty),
         seed: seed(fields)?,
         logit_bias: logit_bias(fields)?,
@@ -46,31 +45,19 @@ pub(super) fn stop(fields: &mut Fields) -> Result<Vec<String>, Error> {
     let path = fields.path_of("stop");
     let stops = match fields.take("stop") {
         None => return Ok(Vec::new()),
-        Some(Value::String(text)) => return Ok(vec![checked_stop(text, path)?]),
+        Some(Value::String(text)) => return Ok(vec![limits::stop(path, text)?]),
         Some(Value::Array(stops)) => stops,
         Some(other) => return Err(wrong_type(path, "a string or an array of strings", &other)),
     };
-    if stops.len() > MOST_STOPS {
-        let message = format!("Invalid '{path}': expected at most {MOST_STOPS} strings, but got {}.", stops.len());
-        return Err(Error::invalid(path, message));
-    }
+    limits::stop_count(stops.len())?;
     stops
         .into_iter()
         .enumerate()
         .map(|(index, value)| match value {
-            Value::String(text) => checked_stop(text, format!("{path}[{index}]")),
+            Value::String(text) => limits::stop(format!("{path}[{index}]"), text),
             other => Err(wrong_type(format!("{path}[{index}]"), "a string", &other)),
         })
         .collect()
-}
-
-fn checked_stop(text: String, path: String) -> Result<String, Error> {
-    if (1..=LONGEST_STOP).contains(&text.len()) {
-        return Ok(text);
-    }
-    let message =
-        format!("Invalid '{path}': expected a string of 1 to {LONGEST_STOP} bytes, but got {} bytes.", text.len());
-    Err(Error::invalid(path, message))
 }
 
 fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, Error> {
@@ -80,13 +67,18 @@ fn logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, Error> {
         Some(Value::Object(biases)) => biases,
         Some(other) => return Err(wrong_type(path, "an object", &other)),
     };
-    let bias = |(token, bias): (&String, &Value)| {
-        let path = format!("{path}.{token}");
-        let Ok(token) = token.parse() else {
-            let message = format!("Invalid key in 'logit_bias': '{token}' is not a token id.");
+    limits::logit_bias_count(biases.len())?;
+    let bias = |(key, bias): (&String, &Value)| {
+        let Some(token) = token_id(key) else {
+            let message = format!("Invalid key in 'logit_bias': '{}' is not a token id.", quoted(key));
             return Err(Error::invalid("logit_bias", message));
         };
-        Ok((token, decimal(bias, path, Range::From(-100.0, 100.0))?))
+        Ok((token, decimal(bias, format!("{path}.{token}"), limits::LOGIT_BIAS)?))
     };
     biases.iter().map(bias).collect()
+}
+
+/// A token's id in the one way to write it: two keys shall not mean one token.
+fn token_id(key: &str) -> Option<u32> {
+    key.parse().ok().filter(|id: &u32| id.to_string() == key)
 }

@@ -127,7 +127,7 @@ fn a_wrong_type_is_refused_with_the_fields_path() {
     refused_completion(
         json!({"prompt": [[1], [-1]]}),
         "prompt[1][0]",
-        "Invalid 'prompt[1][0]': expected an integer from 0 to 4294967295, but got -1 instead.",
+        "Invalid value for 'prompt[1][0]': expected an integer from 0 to 4294967295, got -1.",
     );
 }
 
@@ -162,6 +162,14 @@ fn messages_hold_roles_that_are_known_and_text_alone() {
         "messages[0].tool_call_id",
         "Unsupported parameter: 'messages[0].tool_call_id' is not supported.",
     );
+    refused_chat(
+        json!({"messages": [{"role": "user", "content": [
+            {"type": "text", "text": "Hi", "foo": null},
+            {"type": "text", "text": "Hi", "foo": 1},
+        ]}]}),
+        "messages[0].content[1].foo",
+        "Unsupported parameter: 'messages[0].content[1].foo' is not supported.",
+    );
 }
 
 #[test]
@@ -177,7 +185,7 @@ fn a_prompt_that_holds_nothing_is_refused() {
 #[test]
 fn numbers_out_of_range_are_refused_with_the_range() {
     let from = |name: &str, value: Value, range: &str| {
-        let message = format!("Invalid '{name}': expected {range}, but got {value} instead.");
+        let message = format!("Invalid value for '{name}': expected {range}, got {value}.");
         refused_chat(json!({name: value}), name, &message);
     };
     from("temperature", json!(2.1), "a number from 0 to 2");
@@ -197,14 +205,54 @@ fn numbers_out_of_range_are_refused_with_the_range() {
     refused_completion(
         json!({"logprobs": 6}),
         "logprobs",
-        "Invalid 'logprobs': expected an integer from 0 to 5, but got 6 instead.",
+        "Invalid value for 'logprobs': expected an integer from 0 to 5, got 6.",
     );
     refused_chat(
         json!({"logit_bias": {"7": 101}}),
         "logit_bias.7",
-        "Invalid 'logit_bias.7': expected a number from -100 to 100, but got 101 instead.",
+        "Invalid value for 'logit_bias.7': expected a number from -100 to 100, got 101.",
     );
-    refused_chat(json!({"logit_bias": {"x": 1}}), "logit_bias", "Invalid key in 'logit_bias': 'x' is not a token id.");
+    let biases: serde_json::Map<String, Value> = (0..301).map(|token: u32| (token.to_string(), json!(1))).collect();
+    refused_chat(
+        json!({"logit_bias": biases}),
+        "logit_bias",
+        "Invalid value for 'logit_bias': expected at most 300 tokens, got 301.",
+    );
+    for key in ["x", "", "01", "+1", "-1", " 1", "1.0", "4294967296"] {
+        let message = format!("Invalid key in 'logit_bias': '{key}' is not a token id.");
+        refused_chat(json!({"logit_bias": {key: 1}}), "logit_bias", &message);
+    }
+}
+
+#[test]
+fn a_refusal_repeats_only_the_beginning_of_a_long_text() {
+    let long = "é".repeat(500_000);
+    let cut = format!("{}…", "é".repeat(100));
+    let user = |more: Value| merged(json!({"role": "user", "content": "Hi"}), more);
+    let unsupported = |path: &str| format!("Unsupported parameter: '{path}' is not supported.");
+    refused_chat(
+        json!({"messages": [user(json!({"role": long}))]}),
+        "messages[0].role",
+        &format!(
+            "Invalid value for 'messages[0].role': '{cut}'. Supported values are: 'system', 'developer', 'user', \
+             'assistant', 'tool'."
+        ),
+    );
+    refused_chat(
+        json!({"messages": [user(json!({"content": [{"type": long}]}))]}),
+        "messages[0].content[0].type",
+        &format!("Unsupported content part '{cut}' in 'messages[0].content[0].type': only 'text' is supported."),
+    );
+    let path = format!("messages[0].{cut}");
+    refused_chat(json!({"messages": [user(json!({&long: 1}))]}), &path, &unsupported(&path));
+    let path = format!("stream_options.{cut}");
+    refused_chat(json!({"stream": true, "stream_options": {&long: 1}}), &path, &unsupported(&path));
+    refused_chat(json!({&long: 1}), &cut, &unsupported(&cut));
+    refused_chat(
+        json!({"logit_bias": {&long: 1}}),
+        "logit_bias",
+        &format!("Invalid key in 'logit_bias': '{cut}' is not a token id."),
+    );
 }
 
 #[test]
@@ -239,10 +287,19 @@ fn fields_that_contradict_each_other_are_refused() {
         "prompt",
         "Invalid 'prompt': a request may ask for at most 64 choices, but 65 prompts with 'n' = 1 ask for more.",
     );
-    refused_chat(json!({"stop": vec!["a"; 17]}), "stop", "Invalid 'stop': expected at most 16 strings, but got 17.");
+    refused_chat(
+        json!({"stop": vec!["a"; 17]}),
+        "stop",
+        "Invalid value for 'stop': expected at most 16 strings, got 17.",
+    );
     refused_chat(
         json!({"stop": ["a", ""]}),
         "stop[1]",
-        "Invalid 'stop[1]': expected a string of 1 to 256 bytes, but got 0 bytes.",
+        "Invalid value for 'stop[1]': expected a string of 1 to 256 bytes, got 0 bytes.",
+    );
+    refused_chat(
+        json!({"stop": "x".repeat(257)}),
+        "stop",
+        "Invalid value for 'stop': expected a string of 1 to 256 bytes, got 257 bytes.",
     );
 }

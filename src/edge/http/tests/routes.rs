@@ -282,5 +282,7 @@ async fn other_origins_read_answers_only_where_the_configuration_says_so() {
     assert!(preflight.headers().contains_key("x-request-id"));
     let answer = ask(&open, "POST").await;
     let exposed = answer.headers()["access-control-expose-headers"].to_str().expect("text");
-    assert!(exposed.contains("x-generation-id") && exposed.contains("grpc-status"), "{exposed}");
+    for name in ["x-generation-id", "grpc-status", "tenantry-error-code", "tenantry-error-param"] {
+        assert!(exposed.contains(name), "{name} is not in {exposed}");
+    }
 }
