@@ -1,6 +1,9 @@
 //! One request's tries before its first event. Each try is on another worker;
 //! after the first event there are none, since the client has seen it.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -37,8 +40,9 @@ pub(super) async fn first_event(
                 failed.push(worker);
                 continue;
             }
-            // What the first worker said tells more than that there is no second.
-            Err(error) => return Err(last.unwrap_or_else(|| failure::pool(&error))),
+            // What the last worker said tells more than that there is no other.
+            Err(error @ PoolError::NoWorker { .. }) => return Err(last.unwrap_or_else(|| failure::pool(&error))),
+            Err(error) => return Err(failure::pool(&error)),
         };
         match begin(&lease, id, request).await {
             Ok((prompt_tokens, first, rest)) => return Ok(Attempt { lease, prompt_tokens, first, rest }),

@@ -112,6 +112,7 @@ impl Pool {
 // === impl Worker ===
 
 impl Worker {
+    /// Called inside a Tokio runtime: adapters are loaded and unloaded there.
     pub fn new(
         name: impl Into<Arc<str>>,
         driver: Arc<dyn Driver>,
@@ -149,6 +150,11 @@ impl Worker {
     /// Adapters that running generations hold.
     pub fn pins(&self) -> usize {
         self.residency.pins()
+    }
+
+    /// Loads and unloads of adapters under way.
+    pub fn adapter_tasks(&self) -> usize {
+        self.residency.tasks()
     }
 
     fn candidate(&self, adapter: Option<&AdapterKey>) -> Candidate {

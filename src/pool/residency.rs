@@ -6,9 +6,15 @@
 //! unloads run in tasks of their own, so an asker that goes away disturbs
 //! nobody who waits for the same adapter, and one slow load delays no other.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -36,6 +42,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// Loads and unloads under way.
     tasks: TaskTracker,
+    /// Where they run: a pin may be dropped by a thread that has no runtime.
+    runtime: Handle,
     entries: Mutex<Entries>,
 }
 
@@ -58,6 +66,9 @@ enum State {
     Loading(watch::Receiver<Option<Result<(), WorkerError>>>),
     Resident {
         bytes: u64,
+        /// An unload has failed. It is not tried again before the next load
+        /// is done, or a worker that always refuses would be asked forever.
+        stuck: bool,
     },
     /// Being unloaded; who wants it waits and then loads it anew.
     Leaving(watch::Receiver<bool>),
@@ -80,8 +91,10 @@ enum Next {
 // === impl Residency ===
 
 impl Residency {
+    /// Loads and unloads run on the current runtime.
     pub(super) fn new(worker: Arc<str>, driver: Arc<dyn Driver>, config: Config, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shared { worker, driver, config, metrics, tasks: TaskTracker::new(), entries: Mutex::default() }))
+        let (tasks, runtime, entries) = (TaskTracker::new(), Handle::current(), Mutex::default());
+        Self(Arc::new(Shared { worker, driver, config, metrics, tasks, runtime, entries }))
     }
 
     /// Whether the adapter is loaded, or about to be.
@@ -101,6 +114,11 @@ impl Residency {
         self.0.entries().by_key.values().map(|entry| entry.pins).sum()
     }
 
+    /// Loads and unloads under way.
+    pub(super) fn tasks(&self) -> usize {
+        self.0.tasks.len()
+    }
+
     /// Waits until the adapter is loaded and pins it. The error reaches only
     /// those who asked for this adapter.
     pub(super) async fn pin(&self, artifact: &Artifact) -> Result<Pin, WorkerError> {
@@ -111,17 +129,43 @@ impl Residency {
             match next {
                 Next::Ready => return Ok(pin),
                 Next::Load(mut outcome) => {
-                    let outcome = match outcome.wait_for(Option::is_some).await {
-                        Ok(outcome) => outcome.clone().expect("waited for it to be there"),
-                        Err(_) => Err(WorkerError::AdapterUnavailable("the load was abandoned".to_owned())),
+                    let outcome = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+                    let Ok(outcome) = outcome else {
+                        self.0.entries().remove(&pin.key, pin.born);
+                        return Err(WorkerError::AdapterUnavailable("the load was abandoned".to_owned()));
                     };
-                    return outcome.map(|()| pin);
+                    return outcome.expect("waited for it to be there").map(|()| pin);
                 }
                 Next::Retry(mut left) => {
-                    drop(pin);
-                    // An error means that the unloading task is gone, which is as good.
-                    let _ = left.wait_for(|left| *left).await;
+                    if left.wait_for(|left| *left).await.is_err() {
+                        // Nobody is left to remove it, and asking would find it forever.
+                        self.0.entries().remove(&pin.key, pin.born);
+                    }
                 }
+            }
+        }
+    }
+}
+
+// === impl Entries ===
+
+impl Entries {
+    /// The entry that was born then, not a later one of the same key.
+    fn get_mut(&mut self, key: &AdapterKey, born: u64) -> Option<&mut Entry> {
+        self.by_key.get_mut(key).filter(|entry| entry.born == born)
+    }
+
+    fn remove(&mut self, key: &AdapterKey, born: u64) {
+        if self.get_mut(key, born).is_some() {
+            self.by_key.remove(key);
+        }
+    }
+
+    /// What may be tried again after a load, is.
+    fn unstick(&mut self) {
+        for entry in self.by_key.values_mut() {
+            if let State::Resident { stuck, .. } = &mut entry.state {
+                *stuck = false;
             }
         }
     }
@@ -154,7 +198,7 @@ impl Shared {
                 let (tell, outcome) = watch::channel(None);
                 let state = State::Loading(outcome.clone());
                 entries.by_key.insert(key.clone(), Entry { born: used, state, pins: 1, used });
-                self.tasks.spawn(self.clone().load(artifact.clone(), tell));
+                self.tasks.spawn_on(self.clone().load(artifact.clone(), used, tell), &self.runtime);
                 (used, Next::Load(outcome))
             }
         };
@@ -162,25 +206,32 @@ impl Shared {
         (Pin { shared: self.clone(), key: key.clone(), born }, next)
     }
 
-    async fn load(self: Arc<Self>, artifact: Artifact, tell: watch::Sender<Option<Result<(), WorkerError>>>) {
+    async fn load(
+        self: Arc<Self>,
+        artifact: Artifact,
+        born: u64,
+        tell: watch::Sender<Option<Result<(), WorkerError>>>,
+    ) {
         let Artifact { key, base, folder } = artifact;
         let started = Instant::now();
-        let loaded = self.driver.load_adapter(AdapterLoad { key: key.clone(), base, folder }).await;
+        let load = AdapterLoad { key: key.clone(), base, folder };
+        let loaded = caught(async { self.driver.load_adapter(load).await }).await;
         let took = started.elapsed();
         self.metrics.adapter_loaded(took, loaded.is_ok());
         let outcome = match loaded {
             Ok(loaded) => {
                 info!(worker = %self.worker, adapter = %key, bytes = loaded.bytes, seconds = took.as_secs_f64(), "adapter loaded");
                 let mut entries = self.entries();
-                if let Some(entry) = entries.by_key.get_mut(&key) {
-                    entry.state = State::Resident { bytes: loaded.bytes };
+                entries.unstick();
+                if let Some(entry) = entries.get_mut(&key, born) {
+                    entry.state = State::Resident { bytes: loaded.bytes, stuck: false };
                 }
                 self.make_room(&mut entries);
                 Ok(())
             }
             Err(error) => {
                 warn!(worker = %self.worker, adapter = %key, %error, "adapter not loaded");
-                self.entries().by_key.remove(&key);
+                self.entries().remove(&key, born);
                 Err(error)
             }
         };
@@ -191,35 +242,58 @@ impl Shared {
     /// rest fits into the budget.
     fn make_room(self: &Arc<Self>, entries: &mut Entries) {
         loop {
-            let (mut held, mut oldest) = (0, None::<(u64, AdapterKey, u64)>);
+            let (mut held, mut oldest) = (0, None::<(u64, AdapterKey)>);
             for (key, entry) in &entries.by_key {
-                let State::Resident { bytes } = entry.state else { continue };
+                let State::Resident { bytes, stuck } = entry.state else { continue };
                 held += bytes;
-                if entry.pins == 0 && oldest.as_ref().is_none_or(|(used, ..)| entry.used < *used) {
-                    oldest = Some((entry.used, key.clone(), bytes));
+                let free = entry.pins == 0 && !stuck;
+                if free && oldest.as_ref().is_none_or(|(used, _)| entry.used < *used) {
+                    oldest = Some((entry.used, key.clone()));
                 }
             }
             if held <= self.config.adapter_bytes {
                 return;
             }
-            let Some((_, key, _)) = oldest else { return };
-            let (tell, left) = watch::channel(false);
-            if let Some(entry) = entries.by_key.get_mut(&key) {
-                entry.state = State::Leaving(left);
-            }
-            self.tasks.spawn(self.clone().unload(key, tell));
+            let Some((_, key)) = oldest else { return };
+            self.start_unload(entries, key);
         }
     }
 
-    async fn unload(self: Arc<Self>, key: AdapterKey, tell: watch::Sender<bool>) {
-        match self.driver.unload_adapter(key.clone()).await {
-            Ok(()) => info!(worker = %self.worker, adapter = %key, "adapter unloaded"),
-            Err(error) => warn!(worker = %self.worker, adapter = %key, %error, "adapter not unloaded"),
+    fn start_unload(self: &Arc<Self>, entries: &mut Entries, key: AdapterKey) {
+        let Some(entry) = entries.by_key.get_mut(&key) else { return };
+        let State::Resident { bytes, .. } = entry.state else { return };
+        let (tell, left) = watch::channel(false);
+        entry.state = State::Leaving(left);
+        self.tasks.spawn_on(self.clone().unload(key, entry.born, bytes, tell), &self.runtime);
+    }
+
+    async fn unload(self: Arc<Self>, key: AdapterKey, born: u64, bytes: u64, tell: watch::Sender<bool>) {
+        let unloaded = caught(async { self.driver.unload_adapter(key.clone()).await }).await;
+        let mut entries = self.entries();
+        match unloaded {
+            Ok(()) => {
+                info!(worker = %self.worker, adapter = %key, "adapter unloaded");
+                self.metrics.adapter_evicted();
+                entries.remove(&key, born);
+            }
+            Err(error) => {
+                warn!(worker = %self.worker, adapter = %key, %error, "adapter not unloaded");
+                if let Some(entry) = entries.get_mut(&key, born) {
+                    entry.state = State::Resident { bytes, stuck: true };
+                }
+                // Its memory is still taken; another one may have to go.
+                self.make_room(&mut entries);
+            }
         }
-        self.metrics.adapter_evicted();
-        self.entries().by_key.remove(&key);
         tell.send_replace(true);
     }
+}
+
+/// A driver's panic as an error, so that it ends this work and not the
+/// adapter's entry.
+async fn caught<T>(work: impl Future<Output = Result<T, WorkerError>>) -> Result<T, WorkerError> {
+    let panicked = |_| Err(WorkerError::AdapterUnavailable("the driver panicked".to_owned()));
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
 }
 
 // === impl Pin ===
@@ -233,7 +307,7 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut entries = self.shared.entries();
-        if let Some(entry) = entries.by_key.get_mut(&self.key).filter(|entry| entry.born == self.born) {
+        if let Some(entry) = entries.get_mut(&self.key, self.born) {
             entry.pins -= 1;
         }
         self.shared.make_room(&mut entries);

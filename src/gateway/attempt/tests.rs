@@ -1,0 +1,251 @@
+//! Requests over the real gateway and pool and two workers that follow a
+//! script. Both are idle, so the first is asked first.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::adapters::{Artifact, Catalogue};
+use crate::auth::Keyring;
+use crate::gateway::{self, Gateway, Generation, Held, Live};
+use crate::pool::{ResidencyConfig, Worker};
+use crate::telemetry::Metrics;
+use crate::types::{
+    AdapterKey, BaseName, Delta, ErrorKind, FinishReason, Input, Prompt, Route, Sampling, Tenant, TenantId,
+    TenantLimits, Usage,
+};
+use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Status};
+
+/// What comes of loading an adapter, of starting, and then of each poll.
+#[derive(Clone)]
+struct Script {
+    load: Result<(), WorkerError>,
+    start: Result<(), WorkerError>,
+    events: Vec<Result<Event, WorkerError>>,
+}
+
+struct Scripted {
+    script: Script,
+    /// Generations that the worker was asked for.
+    calls: AtomicU64,
+    running: Arc<AtomicU64>,
+}
+
+/// Counts a generation for as long as its stream lives.
+struct Running(Arc<AtomicU64>);
+
+struct Harness {
+    gateway: Gateway,
+    tenant: Arc<Tenant>,
+    workers: [Arc<Scripted>; 2],
+}
+
+// Scripts.
+
+/// A whole answer.
+fn answers() -> Script {
+    let finished = Event::Finished { choice: 0, reason: FinishReason::Stop };
+    streams(vec![Ok(delta()), Ok(finished), Ok(Event::Usage(Usage::default()))])
+}
+
+fn streams(events: Vec<Result<Event, WorkerError>>) -> Script {
+    Script { load: Ok(()), start: Ok(()), events }
+}
+
+fn refuses(error: WorkerError) -> Script {
+    Script { start: Err(error), ..answers() }
+}
+
+fn cannot_load(error: WorkerError) -> Script {
+    Script { load: Err(error), ..answers() }
+}
+
+fn delta() -> Event {
+    Event::Delta(Delta { text: "Hello".to_owned(), tokens: 1, ..Delta::default() })
+}
+
+fn failed() -> WorkerError {
+    WorkerError::Failed("its own words".to_owned())
+}
+
+// === impl Scripted ===
+
+impl Driver for Scripted {
+    fn bases(&self) -> Vec<BaseName> {
+        vec![BaseName::new("base")]
+    }
+
+    fn generate(&self, _: Call) -> BoxFuture<'_, Result<Started, WorkerError>> {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        let Script { start, events, .. } = self.script.clone();
+        self.running.fetch_add(1, Ordering::AcqRel);
+        let state = (events.into_iter(), Running(self.running.clone()));
+        let events = stream::unfold(state, async |(mut events, running)| Some((events.next()?, (events, running))));
+        async { start.map(|()| Started { prompt_tokens: None, events: events.boxed() }) }.boxed()
+    }
+
+    fn load_adapter(&self, _: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>> {
+        async { self.script.load.clone().map(|()| LoadedAdapter { bytes: 1 }) }.boxed()
+    }
+
+    fn unload_adapter(&self, _: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn status(&self) -> Status {
+        Status { batch_rows: self.running.load(Ordering::Acquire), ..Status::default() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+// === impl Harness ===
+
+impl Harness {
+    fn new(attempts: u32, scripts: [Script; 2]) -> Self {
+        let workers =
+            scripts.map(|script| Arc::new(Scripted { script, calls: AtomicU64::new(0), running: Arc::default() }));
+        let metrics = Arc::new(Metrics::default());
+        let base = BaseName::new("base");
+        let key = AdapterKey { tenant: TenantId::new("acme"), name: "tone".into(), revision: 1, digest: "0".into() };
+        let mut catalogue = Catalogue::default();
+        catalogue.insert(Artifact { key: key.clone(), base: base.clone(), folder: "unused".into() });
+        let route = ModelRoute { base: base.clone(), adapter: Some(key) };
+        let tenant = Arc::new(Tenant {
+            id: TenantId::new("acme"),
+            limits: TenantLimits { concurrent_generations: 1 },
+            models: [("assistant".into(), route)].into(),
+        });
+        let pooled = ["first", "second"].into_iter().zip(&workers).map(|(name, worker)| {
+            Worker::new(name, worker.clone(), ResidencyConfig { adapter_bytes: 1 << 20 }, metrics.clone())
+        });
+        let pool = Pool::new(pooled.collect(), catalogue);
+        let config = gateway::Config { request_timeout: Duration::from_secs(300), attempts };
+        let live = Live::new(Keyring::default(), vec![base]);
+        let gateway = Gateway::new(config, live, pool, metrics, CancellationToken::new());
+        Self { gateway, tenant, workers }
+    }
+
+    async fn generate(&self) -> Result<Generation, Error> {
+        let request = GenerateRequest {
+            route: Route::Completions,
+            model: "assistant".to_owned(),
+            input: Input::Prompts(vec![Prompt::Text("Hi".to_owned())]),
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            max_tokens: None,
+            choices: 1,
+            logprobs: None,
+            ignore_eos: false,
+            timeout: None,
+            extra: serde_json::Map::default(),
+        };
+        self.gateway.generate(self.gateway.new_id(), &self.tenant, request).await
+    }
+
+    /// How the request fails; nothing may be held then.
+    async fn fails(&self) -> ErrorKind {
+        let error = self.generate().await.err().expect("no worker answers");
+        self.assert_nothing_held();
+        error.kind()
+    }
+
+    fn calls(&self) -> [u64; 2] {
+        self.workers.each_ref().map(|worker| worker.calls.load(Ordering::Acquire))
+    }
+
+    fn assert_nothing_held(&self) {
+        assert_eq!(self.gateway.held(), Held::default());
+    }
+
+    fn assert_outcome(&self, outcome: &str) {
+        let metrics = self.gateway.render_metrics().expect("metrics render");
+        let label = format!("outcome=\"{outcome}\"");
+        let mut counts = metrics.lines().filter(|line| line.starts_with("tenantry_requests_total{"));
+        let count = counts.next().expect("the request was counted");
+        assert!(count.contains(&label) && count.ends_with(" 1"), "{count}");
+        assert_eq!(counts.next(), None);
+    }
+}
+
+#[tokio::test]
+async fn before_the_first_event_another_worker_is_tried() {
+    let unavailable = || WorkerError::AdapterUnavailable("not now".to_owned());
+    let scripts = [
+        ("is busy", refuses(WorkerError::Busy)),
+        ("is gone", refuses(WorkerError::Unavailable("gone".to_owned()))),
+        ("cannot load the adapter", cannot_load(unavailable())),
+        ("fails in its stream", streams(vec![Err(failed())])),
+        ("ends before its first event", streams(Vec::new())),
+    ];
+    for (what, script) in scripts {
+        let harness = Harness::new(2, [script, answers()]);
+        let generation = harness.generate().await.unwrap_or_else(|error| panic!("one that {what}: {error:?}"));
+        let held = Held { permits: 1, leases: 1, pins: 1, sequences: 1 };
+        assert_eq!(harness.gateway.held(), held, "one that {what}");
+        assert_eq!(harness.calls()[1], 1, "one that {what}");
+        let events: Vec<_> = generation.stream.collect().await;
+        assert_eq!(events.len(), 3, "one that {what}");
+        harness.assert_nothing_held();
+        harness.assert_outcome("complete");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_request_itself_is_not_tried_elsewhere() {
+    let refusal = Error::invalid("prompt", "The prompt is empty.");
+    let harness = Harness::new(2, [refuses(WorkerError::Refused(refusal)), answers()]);
+    assert_eq!(harness.fails().await, ErrorKind::InvalidRequest);
+    assert_eq!(harness.calls(), [1, 0]);
+    harness.assert_outcome("invalid_request");
+}
+
+#[tokio::test]
+async fn after_the_last_attempt_its_error_is_told() {
+    let harness = Harness::new(2, [refuses(WorkerError::Busy), streams(vec![Err(failed())])]);
+    assert_eq!(harness.fails().await, ErrorKind::Upstream);
+    assert_eq!(harness.calls(), [1, 1]);
+    harness.assert_outcome("upstream_error");
+
+    let harness = Harness::new(1, [refuses(WorkerError::Busy), answers()]);
+    assert_eq!(harness.fails().await, ErrorKind::QueueFull);
+    assert_eq!(harness.calls(), [1, 0]);
+}
+
+#[tokio::test]
+async fn where_no_other_worker_is_left_the_last_ones_error_is_told() {
+    let harness = Harness::new(3, [refuses(failed()), refuses(WorkerError::Busy)]);
+    assert_eq!(harness.fails().await, ErrorKind::QueueFull);
+    assert_eq!(harness.calls(), [1, 1]);
+}
+
+#[tokio::test]
+async fn a_busy_worker_does_not_hide_that_the_adapter_is_invalid() {
+    let invalid = WorkerError::AdapterInvalid("the rank is 0".to_owned());
+    let harness = Harness::new(2, [refuses(WorkerError::Busy), cannot_load(invalid)]);
+    assert_eq!(harness.fails().await, ErrorKind::AdapterInvalid);
+    assert_eq!(harness.calls(), [1, 0]);
+    harness.assert_outcome("adapter_invalid");
+}
+
+#[tokio::test]
+async fn a_worker_that_fails_after_its_first_event_is_not_replaced() {
+    let harness = Harness::new(2, [streams(vec![Ok(delta()), Err(failed())]), answers()]);
+    let mut stream = harness.generate().await.expect("the first event exists").stream;
+    assert_eq!(stream.next().await, Some(Ok(delta())));
+    let error = stream.next().await.expect("the stream tells how it ended").expect_err("the worker failed");
+    assert_eq!(error.kind(), ErrorKind::Upstream);
+    // Given back with the error, though the client still has the stream.
+    harness.assert_nothing_held();
+    assert_eq!(stream.next().await, None);
+    assert_eq!(harness.calls(), [1, 0]);
+    harness.assert_outcome("upstream");
+}
