@@ -82,7 +82,7 @@ pub struct Held {
     pub pins: usize,
     /// Sequences that the workers run or keep waiting.
     pub sequences: u64,
-    /// Tasks of running streams.
+    /// Tasks of running streams, and loads and unloads of adapters.
     pub tasks: usize,
 }
 
@@ -213,7 +213,7 @@ impl Gateway {
             leases: workers.iter().map(|worker| worker.leases()).sum(),
             pins: workers.iter().map(|worker| worker.pins()).sum(),
             sequences: workers.iter().map(|worker| worker.status()).map(|it| it.batch_rows + it.waiting).sum(),
-            tasks: self.tasks.len(),
+            tasks: self.tasks.len() + workers.iter().map(|worker| worker.adapter_tasks()).sum::<usize>(),
         }
     }
 }

@@ -29,7 +29,6 @@ pub(super) struct SseBody {
     silence: Silence,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a stream is running for all but the beginning of its life")]
 enum State {
     /// The client was told that all is well, and the first event is still to come.
     Beginning {
