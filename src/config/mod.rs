@@ -4,7 +4,7 @@
 //!
 //! Only this room knows the file and reads the environment. Validation is
 //! pure; [`load()`] alone looks at the disk, and what an adapter's artifact holds
-//! is found out by whoever can read it, through [`load`].
+//! is found out by whoever can read it, through [`load()`].
 
 mod bytes;
 mod duration;
