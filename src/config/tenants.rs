@@ -54,7 +54,7 @@ impl<'a> Tenants<'a> {
         {
             self.findings.add(&id_path, format!("`{id}` is the id of another tenant already, at {first}"));
         }
-        // A placeholder only where the id was a problem, and so never used.
+        // Empty only where the id was a problem; the configuration is then refused.
         let id = id.unwrap_or_else(|| TenantId::new(""));
         self.ids.entry(id.clone()).or_insert(id_path);
 

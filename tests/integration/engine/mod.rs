@@ -1,6 +1,7 @@
 //! The embedded engine against its references.
 
 mod batching;
+mod crowd;
 mod reference;
 mod tiny;
 
