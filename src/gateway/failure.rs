@@ -67,7 +67,7 @@ pub(super) fn worker(error: &WorkerError) -> Error {
         WorkerError::AdapterInvalid(_) => {
             Error::new(ErrorKind::AdapterInvalid, "The model's adapter is broken and cannot be loaded.")
         }
-        WorkerError::AdapterUnavailable(_) => adapter_unavailable(),
+        WorkerError::AdapterMissing(_) | WorkerError::AdapterUnavailable(_) => adapter_unavailable(),
     };
     told.with_detail(error.to_string())
 }

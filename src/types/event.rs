@@ -1,5 +1,7 @@
 //! What a generation yields while it runs, and how it ended.
 
+use serde_json::{Map, Value};
+
 /// One step of a generation, in order: any number of `Delta`s, one `Finished`
 /// for each choice, then one `Usage` for all of them, which is the last.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,21 @@ pub struct Delta {
     pub tokens: u32,
     /// One entry a token, where the request asked for them.
     pub logprobs: Vec<TokenLogprob>,
+    /// What the worker said that has no place above.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// Fields of a worker's chunk that OpenAI's interface has and this vocabulary
+/// has not (tool calls, reasoning, …), or that only this worker knows. They
+/// reach the client as they came. Never a null.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Extra {
+    /// Of the choice's `delta`.
+    pub delta: Map<String, Value>,
+    /// Of the choice.
+    pub choice: Map<String, Value>,
+    /// Of the chunk itself.
+    pub chunk: Map<String, Value>,
 }
 
 /// The log-probability of a token that was generated, before temperature and
@@ -60,6 +77,10 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context is used up.
     Length,
+    /// The model asks for tools to be called.
+    ToolCalls,
+    /// A filter of the worker's own ended it.
+    ContentFilter,
 }
 
 impl FinishReason {
@@ -67,7 +88,14 @@ impl FinishReason {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+            Self::ContentFilter => "content_filter",
         }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Stop, Self::Length, Self::ToolCalls, Self::ContentFilter];
+        all.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 

@@ -11,7 +11,7 @@ mod request;
 mod tenant;
 
 pub use error::{Error, ErrorKind, Limit};
-pub use event::{Delta, Event, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
+pub use event::{Delta, Event, Extra, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
 pub use id::{AdapterKey, BaseName, GenerationId, TenantId};
-pub use request::{GenerateRequest, Input, Message, Prompt, Role, Route, Sampling};
+pub use request::{GenerateRequest, Input, Message, More, Prompt, Role, Route, Sampling};
 pub use tenant::{ModelRoute, Tenant, TenantLimits};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::Error;
+
 /// A request for tokens, parsed and within the ranges that hold for every
 /// model. What depends on the model (context, vocabulary) the worker checks.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +89,29 @@ impl Prompt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub role: Role,
+    /// All of its text.
     pub content: String,
+    /// What it says beside its role and its text.
+    pub more: Option<Box<More>>,
+}
+
+/// A message that is more than a text: tool calls, images, a name. Workers that
+/// speak OpenAI's interface get it as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct More {
+    /// The whole message as the client wrote it.
+    pub as_given: Map<String, Value>,
+    /// How a worker that reads texts alone refuses it; `None` where it may
+    /// leave out what it does not read.
+    pub refusal: Option<Error>,
+}
+
+// === impl Message ===
+
+impl Message {
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), more: None }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -103,7 +103,7 @@ impl Embedded {
     fn adapter(&self, key: &AdapterKey) -> Result<Arc<Adapter>, WorkerError> {
         let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner);
         // Never the base instead: an answer without the adapter would look right and be wrong.
-        adapters.get(key).cloned().ok_or_else(|| WorkerError::AdapterUnavailable(format!("{key} is not loaded here")))
+        adapters.get(key).cloned().ok_or_else(|| WorkerError::AdapterMissing(format!("{key} is not loaded here")))
     }
 
     async fn start_generation(&self, call: Call) -> Result<Started, WorkerError> {
@@ -218,8 +218,14 @@ fn adapter_refused(error: AdapterError) -> WorkerError {
     }
 }
 
-/// Names the first field that this engine does not know.
+/// Names the first thing that this engine does not know.
 fn refuse_unsupported(request: &GenerateRequest) -> Result<(), Error> {
+    if let Input::Chat(messages) = &request.input {
+        let mut refusals = messages.iter().filter_map(|message| message.more.as_ref()?.refusal.as_ref());
+        if let Some(refusal) = refusals.next() {
+            return Err(refusal.clone());
+        }
+    }
     match request.extra.keys().next() {
         None => Ok(()),
         Some(field) => Err(Error::invalid(
@@ -298,7 +304,7 @@ fn events(
         match generation.next().await {
             Some(Ok(Output::Token { choice, token, text, detail })) => {
                 let logprobs = detail.map(|detail| logprob(&tokenizer, token, detail)).into_iter().collect();
-                let event = Event::Delta(Delta { choice, text, tokens: 1, logprobs });
+                let event = Event::Delta(Delta { choice, text, tokens: 1, logprobs, extra: None });
                 Some((Ok(event), (generation, tokenizer, later, false)))
             }
             Some(Ok(Output::Finished { choice, text, reason })) => {

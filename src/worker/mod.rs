@@ -41,6 +41,13 @@ pub trait Driver: Send + Sync + 'static {
     /// here; the stream then yields at least one event or one error.
     fn generate(&self, call: Call) -> BoxFuture<'_, Result<Started, WorkerError>>;
 
+    /// Whether the worker may hold this adapter at all: one whose adapters
+    /// are fixed at its start, or that has none, says no to all others.
+    fn accepts(&self, adapter: &AdapterKey) -> bool {
+        let _ = adapter;
+        true
+    }
+
     /// Makes an adapter ready for calls that name its key. Loading a key that
     /// is loaded already is no error.
     fn load_adapter(&self, adapter: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>>;
@@ -85,6 +92,18 @@ pub struct Status {
     pub waiting: u64,
     /// Positions of the key-value cache that are in use.
     pub kv_tokens: u64,
+    /// What the worker itself says that it holds; `None` where it does not say.
+    pub held: Option<Arc<Held>>,
+}
+
+/// A worker's own account of its adapters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Tells one run of the worker's process from the next: what an earlier
+    /// one had loaded is gone.
+    pub instance: String,
+    /// Adapters that are loaded, with the memory that each takes.
+    pub adapters: Vec<(AdapterKey, u64)>,
 }
 
 /// Why a worker did not do, or not finish, what it was asked.
@@ -105,6 +124,10 @@ pub enum WorkerError {
     /// The artifact is wrong: no worker would take it.
     #[error("the adapter is invalid: {0}")]
     AdapterInvalid(String),
+    /// The worker no longer has an adapter that it had loaded; loading it
+    /// again helps.
+    #[error("the worker does not have the adapter: {0}")]
+    AdapterMissing(String),
     /// The adapter could not be loaded just now.
     #[error("the adapter could not be loaded: {0}")]
     AdapterUnavailable(String),
@@ -116,7 +139,11 @@ impl WorkerError {
     /// Whether another worker may do better.
     pub fn another_may_help(&self) -> bool {
         match self {
-            Self::Busy | Self::Unavailable(_) | Self::Failed(_) | Self::AdapterUnavailable(_) => true,
+            Self::Busy
+            | Self::Unavailable(_)
+            | Self::Failed(_)
+            | Self::AdapterMissing(_)
+            | Self::AdapterUnavailable(_) => true,
             Self::Refused(_) | Self::AdapterInvalid(_) => false,
         }
     }

@@ -85,7 +85,7 @@ async fn refused_adapters_change_nothing_and_never_become_the_base() {
             let refused = worker.load_adapter(load(key("wrong", "0"), folder)).await.expect_err(reason);
             assert!(matches!(&refused, WorkerError::AdapterInvalid(told) if told.contains(reason)), "{refused}");
             let answered = text(&worker, Some(key("wrong", "0"))).await;
-            assert!(matches!(answered, Err(WorkerError::AdapterUnavailable(_))), "never the base in its place");
+            assert!(matches!(answered, Err(WorkerError::AdapterMissing(_))), "never the base in its place");
         }
     };
     let (running, ()) = tokio::join!(running, refusals);

@@ -55,7 +55,7 @@ fn input(messages: Vec<pb::Message>, prompt: Option<String>) -> Result<Input, Er
 fn message((index, message): (usize, pb::Message)) -> Result<Message, Error> {
     let role =
         Role::parse(&message.role).ok_or_else(|| unknown_role(format!("messages[{index}].role"), &message.role))?;
-    Ok(Message { role, content: message.content })
+    Ok(Message::text(role, message.content))
 }
 
 fn sampling(request: &pb::GenerateRequest) -> Result<Sampling, Error> {

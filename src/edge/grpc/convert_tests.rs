@@ -28,7 +28,7 @@ fn a_bare_request_takes_the_defaults() {
     let expected = GenerateRequest {
         route: Route::GrpcGenerate,
         model: "assistant".to_owned(),
-        input: Input::Chat(vec![Message { role: Role::User, content: "Hi".to_owned() }]),
+        input: Input::Chat(vec![Message::text(Role::User, "Hi")]),
         sampling: Sampling::default(),
         stop: Vec::new(),
         max_tokens: None,
@@ -101,7 +101,7 @@ fn exactly_one_of_messages_and_prompt_is_taken() {
 fn every_role_is_known_and_no_other() {
     for role in Role::ALL {
         let read = read(|it| it.messages[0].role = role.as_str().to_owned()).expect("a known role");
-        assert_eq!(read.input, Input::Chat(vec![Message { role, content: "Hi".to_owned() }]));
+        assert_eq!(read.input, Input::Chat(vec![Message::text(role, "Hi")]));
     }
     let message = "Invalid value for 'messages[1].role': 'User'. Supported values are: 'system', 'developer', 'user', \
                    'assistant', 'tool'.";
@@ -177,7 +177,7 @@ fn events_keep_all_they_say_and_silent_ones_are_left_out() {
     let top = pb::TopLogprob { token: "\u{fffd}".to_owned(), logprob: -0.5, bytes: vec![0xc3] };
     let token =
         pb::TokenLogprob { token: top.token.clone(), logprob: -0.5, bytes: vec![0xc3], top_logprobs: vec![top] };
-    let silent = Delta { choice: 2, text: String::new(), tokens: 1, logprobs: Vec::new() };
+    let silent = Delta { choice: 2, text: String::new(), tokens: 1, ..Delta::default() };
     assert_eq!(told(Event::Delta(silent.clone())), None);
     assert_eq!(
         told(Event::Delta(Delta { logprobs, ..silent.clone() })),

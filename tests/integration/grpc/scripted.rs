@@ -61,7 +61,7 @@ impl Scripted {
 
     fn script(&self, prompt: &str) -> Result<(Vec<Result<Event, WorkerError>>, bool), WorkerError> {
         let text =
-            |text: &str| Ok(Event::Delta(Delta { choice: 0, text: text.to_owned(), tokens: 1, logprobs: Vec::new() }));
+            |text: &str| Ok(Event::Delta(Delta { choice: 0, text: text.to_owned(), tokens: 1, ..Delta::default() }));
         let failed = || Err(WorkerError::Failed("secret trace from worker-7".to_owned()));
         Ok(match prompt {
             "hold" => (vec![text("Wait")], true),

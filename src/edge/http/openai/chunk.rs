@@ -4,11 +4,12 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::{Form, Identity, UsageBody, write};
 use crate::edge::http::Api;
-use crate::types::{Delta, Event, TokenLogprob, Usage};
+use crate::types::{Delta, Event, Extra, TokenLogprob, Usage};
 
 pub(in crate::edge::http) struct ChunkEncoder {
     form: Form,
@@ -41,6 +42,8 @@ struct ChatChoice<'a> {
     delta: ChatDelta<'a>,
     logprobs: Option<ChatLogprobs<'a>>,
     finish_reason: Option<&'static str>,
+    #[serde(flatten)]
+    more: Option<&'a Map<String, Value>>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +52,8 @@ struct ChatDelta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(flatten)]
+    more: Option<&'a Map<String, Value>>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +62,8 @@ struct CompletionChoice<'a> {
     index: u32,
     logprobs: Option<CompletionLogprobs<'a>>,
     finish_reason: Option<&'static str>,
+    #[serde(flatten)]
+    more: Option<&'a Map<String, Value>>,
 }
 
 /// What one frame says about its choice.
@@ -65,6 +72,15 @@ struct Step<'a> {
     text: &'a str,
     logprobs: &'a [TokenLogprob],
     finish_reason: Option<&'static str>,
+    extra: Option<&'a Extra>,
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    fn says_nothing(&self) -> bool {
+        self.text.is_empty() && self.logprobs.is_empty() && self.finish_reason.is_none() && self.extra.is_none()
+    }
 }
 
 // === impl ChunkEncoder ===
@@ -92,12 +108,13 @@ impl ChunkEncoder {
     /// The frame for an event; `None` where the client has nothing to learn from it.
     pub(in crate::edge::http) fn event(&mut self, event: &Event) -> Option<Bytes> {
         match event {
-            Event::Delta(Delta { choice, text, logprobs, .. }) => {
-                self.step(&Step { index: *choice, text, logprobs, finish_reason: None })
+            Event::Delta(Delta { choice, text, logprobs, extra, .. }) => {
+                let extra = extra.as_deref();
+                self.step(&Step { index: *choice, text, logprobs, finish_reason: None, extra })
             }
             Event::Finished { choice, reason } => {
                 let finish_reason = Some(reason.as_str());
-                self.step(&Step { index: *choice, text: "", logprobs: &[], finish_reason })
+                self.step(&Step { index: *choice, text: "", logprobs: &[], finish_reason, extra: None })
             }
             Event::Usage(usage) => self.include_usage.then(|| self.usage(*usage)),
         }
@@ -107,7 +124,7 @@ impl ChunkEncoder {
         // A choice that was not asked for cannot be told to a client.
         let mut progress = *self.choices.get(step.index as usize)?;
         // The first frame goes out even without text: it says that the answer has begun.
-        if progress.begun && step.text.is_empty() && step.logprobs.is_empty() && step.finish_reason.is_none() {
+        if progress.begun && step.says_nothing() {
             return None;
         }
         let mut frame = self.frame(192 + step.text.len());
@@ -117,18 +134,32 @@ impl ChunkEncoder {
         }
         progress.begun = true;
         self.choices[step.index as usize] = progress;
-        frame.extend_from_slice(if self.include_usage { b"],\"usage\":null}\n\n" } else { b"]}\n\n" });
+        frame.extend_from_slice(if self.include_usage { b"],\"usage\":null" } else { b"]" });
+        for (name, value) in step.extra.iter().flat_map(|extra| &extra.chunk) {
+            frame.push(b',');
+            write(&mut frame, name);
+            frame.push(b':');
+            write(&mut frame, value);
+        }
+        frame.extend_from_slice(b"}\n\n");
         Some(frame.into())
     }
 
     fn chat_choice<'a>(&self, step: &Step<'a>, progress: Progress) -> ChatChoice<'a> {
         let first = !progress.begun;
-        let silent = step.text.is_empty() && step.finish_reason.is_some();
+        let more = step.extra.map(|extra| &extra.delta).filter(|more| !more.is_empty());
+        // A tool call's frames have no content, nor has the last frame.
+        let silent = step.text.is_empty() && (step.finish_reason.is_some() || more.is_some());
         ChatChoice {
             index: step.index,
-            delta: ChatDelta { role: first.then_some("assistant"), content: (first || !silent).then_some(step.text) },
+            delta: ChatDelta {
+                role: first.then_some("assistant"),
+                content: (first || !silent).then_some(step.text),
+                more,
+            },
             logprobs: self.wants_logprobs(step).then(|| ChatLogprobs::new(step.logprobs)),
             finish_reason: step.finish_reason,
+            more: step.extra.map(|extra| &extra.choice),
         }
     }
 
@@ -141,6 +172,7 @@ impl ChunkEncoder {
                 .wants_logprobs(step)
                 .then(|| CompletionLogprobs::new(step.logprobs, top, &mut progress.offset)),
             finish_reason: step.finish_reason,
+            more: step.extra.map(|extra| &extra.choice),
         }
     }
 

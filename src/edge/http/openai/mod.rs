@@ -2,6 +2,7 @@
 //! how they come about. Field order is theirs too.
 
 mod chunk;
+mod extra;
 mod logprobs;
 mod whole;
 

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::extra::{add_delta, add_fields};
 use super::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::{Form, Identity, UsageBody, write};
 use crate::edge::http::Api;
@@ -12,6 +14,8 @@ pub(in crate::edge::http) struct Answer {
     form: Form,
     choices: Vec<Choice>,
     usage: Option<Usage>,
+    /// Of the answer itself, beyond what we say.
+    more: Map<String, Value>,
 }
 
 #[derive(Default)]
@@ -19,6 +23,9 @@ struct Choice {
     text: String,
     logprobs: Vec<TokenLogprob>,
     finish_reason: Option<FinishReason>,
+    /// Of the choice and of its message, beyond what we say.
+    more: Map<String, Value>,
+    message: Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -30,6 +37,8 @@ struct Completion<'a, C> {
     choices: Vec<C>,
     usage: Option<UsageBody>,
     system_fingerprint: Option<()>,
+    #[serde(flatten)]
+    more: &'a Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -38,14 +47,20 @@ struct ChatChoice<'a> {
     message: ChatMessage<'a>,
     logprobs: Option<ChatLogprobs<'a>>,
     finish_reason: Option<&'static str>,
+    #[serde(flatten)]
+    more: &'a Map<String, Value>,
 }
 
 #[derive(Serialize)]
 struct ChatMessage<'a> {
     role: &'static str,
-    content: &'a str,
-    refusal: Option<()>,
+    /// Null where the answer is tool calls alone.
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<Option<()>>,
     annotations: [(); 0],
+    #[serde(flatten)]
+    more: &'a Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -54,22 +69,29 @@ struct TextChoice<'a> {
     index: usize,
     logprobs: Option<CompletionLogprobs<'a>>,
     finish_reason: Option<&'static str>,
+    #[serde(flatten)]
+    more: &'a Map<String, Value>,
 }
 
 // === impl Answer ===
 
 impl Answer {
     pub(in crate::edge::http) fn new(form: Form) -> Self {
-        Self { form, choices: (0..form.choices).map(|_| Choice::default()).collect(), usage: None }
+        Self { form, choices: (0..form.choices).map(|_| Choice::default()).collect(), usage: None, more: Map::new() }
     }
 
     pub(in crate::edge::http) fn add(&mut self, event: Event) {
         match event {
-            Event::Delta(Delta { choice, text, mut logprobs, .. }) => {
+            Event::Delta(Delta { choice, text, mut logprobs, extra, .. }) => {
                 // A choice that was not asked for cannot be told to a client.
                 let Some(choice) = self.choices.get_mut(choice as usize) else { return };
                 choice.text.push_str(&text);
                 choice.logprobs.append(&mut logprobs);
+                if let Some(extra) = extra {
+                    add_delta(&mut choice.message, extra.delta);
+                    add_fields(&mut choice.more, extra.choice);
+                    add_fields(&mut self.more, extra.chunk);
+                }
             }
             Event::Finished { choice, reason } => {
                 let Some(choice) = self.choices.get_mut(choice as usize) else { return };
@@ -102,6 +124,7 @@ impl Answer {
             choices: self.choices.iter().enumerate().map(|(index, it)| choice(index, it)).collect(),
             usage: self.usage.map(UsageBody::from),
             system_fingerprint: None,
+            more: &self.more,
         };
         let mut body = Vec::new();
         write(&mut body, &completion);
@@ -109,11 +132,19 @@ impl Answer {
     }
 
     fn chat_choice<'a>(&self, index: usize, choice: &'a Choice) -> ChatChoice<'a> {
+        let message = ChatMessage {
+            role: "assistant",
+            content: (!choice.text.is_empty() || choice.message.is_empty()).then_some(&choice.text),
+            refusal: (!choice.message.contains_key("refusal")).then_some(None),
+            annotations: [],
+            more: &choice.message,
+        };
         ChatChoice {
             index,
-            message: ChatMessage { role: "assistant", content: &choice.text, refusal: None, annotations: [] },
+            message,
             logprobs: self.form.logprobs.map(|_| ChatLogprobs::new(&choice.logprobs)),
             finish_reason: choice.finish_reason.map(FinishReason::as_str),
+            more: &choice.more,
         }
     }
 
@@ -123,6 +154,7 @@ impl Answer {
             index,
             logprobs: self.form.logprobs.map(|top| CompletionLogprobs::new(&choice.logprobs, top, &mut 0)),
             finish_reason: choice.finish_reason.map(FinishReason::as_str),
+            more: &choice.more,
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The messages of a chat. What a message or a part of its content holds
-//! beyond its role and its text is refused by name, since a template would
-//! leave it out in silence. `name` alone is accepted, and not passed to
-//! templates.
+//! The messages of a chat. One that says more than a role and a text is kept
+//! as it came, for a worker that understands it, together with the refusal of
+//! a worker that does not: a template would leave it out in silence. `name`
+//! alone may be left out.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::fields::{Fields, empty_array, unsupported, wrong_type};
 use crate::edge::refusal::{missing, quoted, unknown_role};
-use crate::types::{Error, Message, Role};
+use crate::types::{Error, Message, More, Role};
 
 pub(super) fn take(fields: &mut Fields) -> Result<Vec<Message>, Error> {
     let path = fields.path_of("messages");
@@ -19,36 +19,57 @@ pub(super) fn take(fields: &mut Fields) -> Result<Vec<Message>, Error> {
     if messages.is_empty() {
         return Err(empty_array(path));
     }
-    messages
-        .into_iter()
-        .enumerate()
-        .map(|(index, value)| Fields::of_value(value, format!("{path}[{index}]")).and_then(message))
-        .collect()
+    messages.into_iter().enumerate().map(|(index, value)| message(value, format!("{path}[{index}]"))).collect()
 }
 
-fn message(mut fields: Fields) -> Result<Message, Error> {
+fn message(value: Value, path: String) -> Result<Message, Error> {
+    let as_given = more_than_a_text(&value).then(|| value.clone());
+    let mut fields = Fields::of_value(value, path)?;
     let role = role(&mut fields)?;
     let path = fields.path_of("content");
-    let content = match fields.take("content") {
+    let (content, odd_part) = match fields.take("content") {
         // An assistant that only called tools had nothing to say.
-        None if role == Role::Assistant => String::new(),
+        None if role == Role::Assistant => (String::new(), None),
         None => return Err(missing(path)),
-        Some(Value::String(text)) => text,
+        Some(Value::String(text)) => (text, None),
         Some(Value::Array(parts)) => text_of(parts, &path)?,
         Some(other) => return Err(wrong_type(path, "a string or an array of content parts", &other)),
     };
     fields.string("name")?;
-    nothing_more(&fields)?;
-    Ok(Message { role, content })
+    let refusal = odd_part.or_else(|| something_more(&fields));
+    let more = match as_given {
+        Some(Value::Object(as_given)) => Some(Box::new(More { as_given, refusal })),
+        _ => None,
+    };
+    Ok(Message { role, content, more })
 }
 
-fn nothing_more(fields: &Fields) -> Result<(), Error> {
-    // Clients send an answer back as they got it, its empty fields included.
-    let says_more = |value: &Value| !matches!(value, Value::Array(empty) if empty.is_empty());
-    match fields.left().find(|(_, value)| says_more(value)) {
-        Some((name, _)) => Err(unsupported(fields.path_of(name))),
-        None => Ok(()),
-    }
+/// Whether the message has more fields than a role and a content, or more in
+/// its content than texts.
+fn more_than_a_text(message: &Value) -> bool {
+    let plain_part =
+        |part: &Value| part["type"] == "text" && part.as_object().is_some_and(|part| only(part, &["type", "text"]));
+    let plain = |message: &Map<String, Value>| {
+        let parts = message.get("content").and_then(Value::as_array);
+        only(message, &["role", "content"]) && parts.is_none_or(|parts| parts.iter().all(plain_part))
+    };
+    message.as_object().is_some_and(|message| !plain(message))
+}
+
+/// Whether nothing is said under other names.
+fn only(object: &Map<String, Value>, names: &[&str]) -> bool {
+    object.iter().all(|(name, value)| names.contains(&name.as_str()) || !says_something(value))
+}
+
+/// Clients send an answer back as they got it, its empty fields included.
+fn says_something(value: &Value) -> bool {
+    !value.is_null() && !matches!(value, Value::Array(empty) if empty.is_empty())
+}
+
+/// The refusal of the first field that is left and says something.
+fn something_more(fields: &Fields) -> Option<Error> {
+    let (name, _) = fields.left().find(|(_, value)| says_something(value))?;
+    Some(unsupported(fields.path_of(name)))
 }
 
 fn role(fields: &mut Fields) -> Result<Role, Error> {
@@ -57,12 +78,13 @@ fn role(fields: &mut Fields) -> Result<Role, Error> {
     Role::parse(&text).ok_or_else(|| unknown_role(path, &text))
 }
 
-/// The text of content parts, one after another.
-fn text_of(parts: Vec<Value>, path: &str) -> Result<String, Error> {
+/// The text of content parts, one after another; and the refusal of the first
+/// that is more than a text.
+fn text_of(parts: Vec<Value>, path: &str) -> Result<(String, Option<Error>), Error> {
     if parts.is_empty() {
         return Err(empty_array(path.to_owned()));
     }
-    let mut content = String::new();
+    let (mut content, mut odd) = (String::new(), None);
     for (index, part) in parts.into_iter().enumerate() {
         let mut part = Fields::of_value(part, format!("{path}[{index}]"))?;
         let kind_path = part.path_of("type");
@@ -70,11 +92,12 @@ fn text_of(parts: Vec<Value>, path: &str) -> Result<String, Error> {
         if kind != "text" {
             let message =
                 format!("Unsupported content part '{}' in '{kind_path}': only 'text' is supported.", quoted(&kind));
-            return Err(Error::invalid(kind_path, message));
+            odd = odd.or(Some(Error::invalid(kind_path, message)));
+            continue;
         }
         let text = part.string("text")?.ok_or_else(|| missing(part.path_of("text")))?;
-        nothing_more(&part)?;
+        odd = odd.or_else(|| something_more(&part));
         content.push_str(&text);
     }
-    Ok(content)
+    Ok((content, odd))
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::parsing::{chat, completion};
 use crate::edge::http::Api;
 use crate::edge::http::parse::{Delivery, Parsed, parse};
-use crate::types::{GenerateRequest, Input, Message, Prompt, Role, Route, Sampling};
+use crate::types::{GenerateRequest, Input, Message, More, Prompt, Role, Route, Sampling};
 
 fn parsed(api: Api, body: &Value) -> Parsed {
     parse(api, body.to_string().as_bytes()).unwrap_or_else(|error| panic!("{body}: {error}"))
@@ -25,13 +25,17 @@ fn a_chat_becomes_a_request_field_by_field() {
         "ignore_eos": true, "stream": true, "stream_options": {"include_usage": true}, "user": "u",
         "reasoning_effort": "low",
     }));
-    let message = |role, content: &str| Message { role, content: content.to_owned() };
+    let named = body["messages"][1].as_object().expect("an object");
+    let message = |role, content: &str| Message::text(role, content);
     let request = GenerateRequest {
         route: Route::ChatCompletions,
         model: "m".to_owned(),
         input: Input::Chat(vec![
             message(Role::Developer, "Be short."),
-            message(Role::User, "Hello"),
+            Message {
+                more: Some(Box::new(More { as_given: named.clone(), refusal: None })),
+                ..message(Role::User, "Hello")
+            },
             message(Role::Assistant, ""),
         ]),
         sampling: Sampling {

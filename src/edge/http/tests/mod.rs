@@ -176,7 +176,7 @@ fn get(path: &str) -> Request<Body> {
 }
 
 fn delta(text: &str) -> Step {
-    Step::Yield(Event::Delta(Delta { choice: 0, text: text.to_owned(), tokens: 1, logprobs: Vec::new() }))
+    Step::Yield(Event::Delta(Delta { choice: 0, text: text.to_owned(), tokens: 1, ..Delta::default() }))
 }
 
 fn finished(reason: FinishReason) -> Step {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::edge::http::Api;
 use crate::edge::http::parse::parse;
-use crate::types::ErrorKind;
+use crate::types::{ErrorKind, Input};
 
 pub(super) fn chat(more: Value) -> Value {
     merged(json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}), more)
@@ -30,6 +30,19 @@ fn refused(api: Api, body: &[u8], param: Option<&str>, message: &str) {
 #[track_caller]
 fn refused_chat(more: Value, param: &str, message: &str) {
     refused(Api::Chat, chat(more).to_string().as_bytes(), Some(param), message);
+}
+
+/// A worker that reads texts alone has this to say to the first message.
+#[track_caller]
+fn text_alone_refuses(more: Value, param: &str, message: &str) {
+    let body = chat(more);
+    let Input::Chat(messages) = parse(Api::Chat, body.to_string().as_bytes()).expect("read").request.input else {
+        panic!("a chat");
+    };
+    let more = messages[0].more.as_ref().expect("more than a text");
+    assert_eq!(Value::Object(more.as_given.clone()), body["messages"][0], "as it came");
+    let error = more.refusal.as_ref().expect("refused");
+    assert_eq!((error.param(), error.message()), (Some(param), message));
 }
 
 #[track_caller]
@@ -132,7 +145,7 @@ fn a_wrong_type_is_refused_with_the_fields_path() {
 }
 
 #[test]
-fn messages_hold_roles_that_are_known_and_text_alone() {
+fn messages_hold_roles_that_are_known() {
     refused_chat(
         json!({"messages": []}),
         "messages",
@@ -144,7 +157,11 @@ fn messages_hold_roles_that_are_known_and_text_alone() {
         "Invalid value for 'messages[0].role': 'robot'. Supported values are: 'system', 'developer', 'user', \
          'assistant', 'tool'.",
     );
-    refused_chat(
+}
+
+#[test]
+fn what_is_more_than_a_text_comes_with_its_refusal_by_workers_that_read_texts() {
+    text_alone_refuses(
         json!({"messages": [{"role": "user", "content": [
             {"type": "text", "text": "What is this?"},
             {"type": "image_url", "image_url": {"url": "data:"}},
@@ -152,17 +169,17 @@ fn messages_hold_roles_that_are_known_and_text_alone() {
         "messages[0].content[1].type",
         "Unsupported content part 'image_url' in 'messages[0].content[1].type': only 'text' is supported.",
     );
-    refused_chat(
+    text_alone_refuses(
         json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}),
         "messages[0].tool_calls",
         "Unsupported parameter: 'messages[0].tool_calls' is not supported.",
     );
-    refused_chat(
+    text_alone_refuses(
         json!({"messages": [{"role": "tool", "content": "7", "tool_call_id": "1"}]}),
         "messages[0].tool_call_id",
         "Unsupported parameter: 'messages[0].tool_call_id' is not supported.",
     );
-    refused_chat(
+    text_alone_refuses(
         json!({"messages": [{"role": "user", "content": [
             {"type": "text", "text": "Hi", "foo": null},
             {"type": "text", "text": "Hi", "foo": 1},
@@ -238,13 +255,13 @@ fn a_refusal_repeats_only_the_beginning_of_a_long_text() {
              'assistant', 'tool'."
         ),
     );
-    refused_chat(
+    text_alone_refuses(
         json!({"messages": [user(json!({"content": [{"type": long}]}))]}),
         "messages[0].content[0].type",
         &format!("Unsupported content part '{cut}' in 'messages[0].content[0].type': only 'text' is supported."),
     );
     let path = format!("messages[0].{cut}");
-    refused_chat(json!({"messages": [user(json!({&long: 1}))]}), &path, &unsupported(&path));
+    text_alone_refuses(json!({"messages": [user(json!({&long: 1}))]}), &path, &unsupported(&path));
     let path = format!("stream_options.{cut}");
     refused_chat(json!({"stream": true, "stream_options": {&long: 1}}), &path, &unsupported(&path));
     refused_chat(json!({&long: 1}), &cut, &unsupported(&cut));

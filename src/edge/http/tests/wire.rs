@@ -14,7 +14,7 @@ fn identity() -> Identity {
 }
 
 fn text(choice: u32, text: &str) -> Event {
-    Event::Delta(Delta { choice, text: text.to_owned(), tokens: 1, logprobs: Vec::new() })
+    Event::Delta(Delta { choice, text: text.to_owned(), tokens: 1, ..Delta::default() })
 }
 
 fn top(bytes: &[u8], logprob: f32) -> TopLogprob {
@@ -22,7 +22,7 @@ fn top(bytes: &[u8], logprob: f32) -> TopLogprob {
 }
 
 fn with_logprobs(text: &str, logprobs: Vec<TokenLogprob>) -> Event {
-    Event::Delta(Delta { choice: 0, text: text.to_owned(), tokens: logprobs.len() as u32, logprobs })
+    Event::Delta(Delta { choice: 0, text: text.to_owned(), tokens: logprobs.len() as u32, logprobs, extra: None })
 }
 
 fn stop(choice: u32) -> Event {
