@@ -295,6 +295,9 @@ fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, Sta
         precision: precision(worker.precision),
         engine: engine_config(worker),
         adapters: AdapterLimits { max_rank: worker.max_adapter_rank, max_bytes: MAX_ADAPTER_BYTES },
+        // The pool keeps to it.
+        adapter_bytes: None,
+        memory_bytes: None,
     };
     let served = config.bases.iter().filter(|base| worker.bases.contains(&base.name));
     let bases = served.map(|base| ServedBase {

@@ -7,3 +7,4 @@ mod limits;
 mod linger;
 mod refusal;
 pub mod server;
+pub mod worker;

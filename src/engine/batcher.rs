@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use super::Shared;
+use super::budget::Budget;
 use super::cache::BlockStore;
 use super::config::Config;
 use super::forward::{Forward, Slice, Wanted};
@@ -25,8 +26,8 @@ use super::model::Model;
 use super::sampler::Sampled;
 use super::sequence::Sequence;
 
-/// How often readers are looked at while all of them lag.
-const LAGGING_READERS: Duration = Duration::from_millis(2);
+/// How often it is looked again while all readers lag, or other engines have the memory that those who wait need.
+const NOTHING_TO_STEP: Duration = Duration::from_millis(2);
 
 pub(super) struct Batcher {
     model: Arc<Model>,
@@ -43,6 +44,8 @@ pub(super) struct Batcher {
     parked: Vec<Sequence>,
     /// Oldest first.
     running: Vec<Sequence>,
+    /// Sequences wait, none runs, and there is no memory for the first.
+    starved: bool,
     shared: Arc<Shared>,
 }
 
@@ -63,18 +66,20 @@ impl Batcher {
         config: &Config,
         inbox: Receiver<Sequence>,
         shared: Arc<Shared>,
+        pot: Arc<Budget>,
     ) -> io::Result<Self> {
-        let context = config.context(&model);
+        let context = config.context(&model, pot.left());
         Ok(Self {
             team: Team::new(config.threads)?,
             forward: Forward::default(),
-            store: BlockStore::new(model.kv_shape().clone(), model.precision(), context.blocks),
+            store: BlockStore::new(model.kv_shape().clone(), model.precision(), context.blocks, pot),
             max_batch_rows: config.max_batch_rows.max(1),
             prefill_chunk: config.prefill_chunk.max(1),
             inbox,
             waiting: VecDeque::new(),
             parked: Vec::new(),
             running: Vec::new(),
+            starved: false,
             shared,
             eos,
             model,
@@ -104,11 +109,11 @@ impl Batcher {
                 Ok(sequence) => self.waiting.push_back(sequence),
                 Err(_) => return false,
             }
-        } else if self.waiting.is_empty() && self.running.iter().all(Sequence::stalled) {
-            match self.inbox.recv_timeout(LAGGING_READERS) {
+        } else if self.starved || (self.waiting.is_empty() && self.running.iter().all(Sequence::stalled)) {
+            match self.inbox.recv_timeout(NOTHING_TO_STEP) {
                 Ok(sequence) => self.waiting.push_back(sequence),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LAGGING_READERS),
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(NOTHING_TO_STEP),
             }
         }
         loop {
@@ -138,12 +143,14 @@ impl Batcher {
     fn join(&mut self) {
         self.unpark();
         loop {
+            self.starved = false;
             let Some(sequence) = self.waiting.front_mut() else { return };
             let place = self.running.len() < self.max_batch_rows;
             if !place || !self.store.grow(&mut sequence.cache, sequence.tokens.len()) {
                 if self.park() {
                     continue;
                 }
+                self.starved = self.running.is_empty();
                 return;
             }
             self.running.extend(self.waiting.pop_front());

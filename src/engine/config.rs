@@ -13,7 +13,7 @@ pub struct Config {
     pub prefill_chunk: usize,
     /// Sequences that may wait for a place in the batch.
     pub queue: usize,
-    /// Memory for keys and values.
+    /// Memory for keys and values that is this engine's alone.
     pub kv_bytes: u64,
     /// Cuts the model's context, in tokens.
     pub context: Option<usize>,
@@ -24,17 +24,19 @@ pub struct Config {
 pub struct Context {
     /// The model's context, or the configured one, or what the cache holds: the least of the three.
     pub tokens: usize,
-    /// Blocks of the cache, for all sequences together.
+    /// Blocks of the cache that are this engine's own, for all sequences together.
     pub blocks: usize,
 }
 
 impl Config {
-    /// What is left of the model's context under this configuration.
-    pub fn context(&self, model: &Model) -> Context {
+    /// What is left of the model's context under this configuration, where
+    /// the cache may take `pot` bytes beside its own.
+    pub fn context(&self, model: &Model, pot: u64) -> Context {
         let block_bytes = model.kv_shape().block_bytes(model.precision()) as u64;
-        let blocks = usize::try_from(self.kv_bytes / block_bytes).unwrap_or(usize::MAX);
+        let blocks = |bytes: u64| usize::try_from(bytes / block_bytes).unwrap_or(usize::MAX);
+        let (own, most) = (blocks(self.kv_bytes), blocks(self.kv_bytes).saturating_add(blocks(pot)));
         let configured = self.context.unwrap_or(usize::MAX).min(model.config().context);
-        Context { tokens: configured.min(blocks.saturating_mul(BLOCK_TOKENS)), blocks }
+        Context { tokens: configured.min(most.saturating_mul(BLOCK_TOKENS)), blocks: own }
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod adapter;
 mod batcher;
+mod budget;
 mod cache;
 mod config;
 pub mod files;
@@ -39,6 +40,7 @@ use thiserror::Error;
 use crate::types::Sampling;
 
 pub use adapter::Adapter;
+pub use budget::Budget;
 pub use cache::SequenceCache;
 pub use config::{Config, Context};
 pub use forward::{Forward, Slice, Wanted};
@@ -163,12 +165,13 @@ pub struct Stats {
 
 impl Engine {
     /// Starts the threads of a loaded model.
-    pub fn start(model: Arc<Model>, config: &Config) -> Result<Self, StartError> {
+    /// Its cache takes blocks out of `pot` beyond its own, `config.kv_bytes`.
+    pub fn start(model: Arc<Model>, config: &Config, pot: Arc<Budget>) -> Result<Self, StartError> {
         let tokenizer = model.tokenizer().cloned().ok_or(StartError::NoTokenizer)?;
         let shared = Arc::new(Shared::default());
-        let context = config.context(&model);
+        let context = config.context(&model, pot.left());
         let (inbox, jobs) = sync_channel(config.queue + config.max_batch_rows);
-        let batcher = Batcher::new(model.clone(), tokenizer.eos_ids().to_vec(), config, jobs, shared.clone())?;
+        let batcher = Batcher::new(model.clone(), tokenizer.eos_ids().to_vec(), config, jobs, shared.clone(), pot)?;
         let ended = shared.clone();
         let thread = thread::Builder::new().name("tenantry-engine".to_owned()).spawn(move || {
             let _mark = MarkEnded(ended);

@@ -73,6 +73,11 @@ impl GenerationId {
     pub fn new(ulid: Ulid) -> Self {
         Self(ulid)
     }
+
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        Ulid::from_string(text.strip_prefix("gen_")?).ok().map(Self)
+    }
 }
 
 impl fmt::Display for GenerationId {

@@ -8,10 +8,12 @@ mod error;
 mod event;
 mod id;
 mod request;
+mod secret;
 mod tenant;
 
 pub use error::{Error, ErrorKind, Limit};
 pub use event::{Delta, Event, Extra, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
 pub use id::{AdapterKey, BaseName, GenerationId, TenantId};
 pub use request::{GenerateRequest, Input, Message, More, Prompt, Role, Route, Sampling};
+pub use secret::Secret;
 pub use tenant::{ModelRoute, Tenant, TenantLimits};

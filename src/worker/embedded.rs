@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::future::{BoxFuture, FutureExt};
@@ -15,7 +16,7 @@ use super::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerErr
 use crate::engine::files::{AdapterError, AdapterFiles, AdapterLimits, ModelFileError, ModelFiles, Tokenizer};
 use crate::engine::kernels::Precision;
 use crate::engine::{
-    self, Adapter, Broken, Engine, Job, LoadError, Model, Output, StartError, SubmitError, TokenDetail,
+    self, Adapter, Broken, Budget, Engine, Job, LoadError, Model, Output, StartError, SubmitError, TokenDetail,
 };
 use crate::types::{
     AdapterKey, BaseName, Delta, Error, ErrorKind, Event, GenerateRequest, Input, Prompt, TokenLogprob, TopLogprob,
@@ -34,8 +35,26 @@ const MARKUP: usize = 32;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub precision: Precision,
+    /// For each base model, but for `kv_bytes`, which they share.
     pub engine: engine::Config,
     pub adapters: AdapterLimits,
+    /// Memory that loaded adapters may take together; those used longest ago
+    /// then give way. `None` where whoever loads them sees to that.
+    pub adapter_bytes: Option<u64>,
+    /// Memory for everything: weights, adapters, and what is left for keys and
+    /// values, in the place of `engine.kv_bytes`.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What the worker's memory is used for, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub weights: u64,
+    /// What keys and values may take.
+    pub kv_limit: u64,
+    /// Loaded adapters, and what they may take.
+    pub adapters: u64,
+    pub adapters_limit: Option<u64>,
 }
 
 /// A base model to serve.
@@ -50,10 +69,25 @@ pub struct ServedBase {
 
 pub struct Embedded {
     bases: BTreeMap<BaseName, Arc<Base>>,
-    adapters: RwLock<HashMap<AdapterKey, Arc<Adapter>>>,
+    adapters: RwLock<Adapters>,
     limits: AdapterLimits,
+    weights: u64,
+    kv_limit: u64,
     /// Places for prompts that take long to tokenise.
     long_prompts: Arc<Semaphore>,
+}
+
+/// What is loaded. In here so that a decision sees all of it.
+struct Adapters {
+    loaded: HashMap<AdapterKey, Loaded>,
+    limit: Option<u64>,
+    /// Counts uses; the adapter with the lowest stamp was used longest ago.
+    clock: AtomicU64,
+}
+
+struct Loaded {
+    adapter: Arc<Adapter>,
+    used: AtomicU64,
 }
 
 struct Base {
@@ -73,6 +107,11 @@ pub enum EmbeddedError {
     Start(#[from] StartError),
     #[error("{}: {reason}", path.display())]
     Unfit { path: PathBuf, reason: String },
+    #[error(
+        "memory_bytes is {memory}; the weights take {weights} and adapters may take {adapters}, which leaves too \
+         little for keys and values"
+    )]
+    Memory { memory: u64, weights: u64, adapters: u64 },
 }
 
 // === impl Embedded ===
@@ -80,20 +119,86 @@ pub enum EmbeddedError {
 impl Embedded {
     /// Loads all base models and starts their engines. Takes seconds, so not for an async thread.
     pub fn start(config: &Config, bases: Vec<ServedBase>) -> Result<Self, EmbeddedError> {
-        let mut started = BTreeMap::new();
+        let mut models = Vec::new();
         for base in bases {
             let files = ModelFiles::open(&base.path)?;
             let tokenizer = files.tokenizer().cloned().ok_or(StartError::NoTokenizer)?;
-            engine::check(files.config(), config.precision, &config.engine)
-                .map_err(|reason| EmbeddedError::Unfit { path: base.path.clone(), reason })?;
             let model = Arc::new(Model::load(&files, config.precision)?);
-            let engine = Engine::start(model, &config.engine)?;
+            models.push((base, files, tokenizer, model));
+        }
+        let weights = models.iter().map(|(.., model)| model.bytes() as u64).sum();
+        let kv_limit = config.kv_limit(weights)?;
+        let (own, pot) = shares(kv_limit, models.len() as u64);
+        let (engine, pot) = (engine::Config { kv_bytes: own, ..config.engine.clone() }, Arc::new(Budget::new(pot)));
+        let mut started = BTreeMap::new();
+        for (base, files, tokenizer, model) in models {
+            engine::check(files.config(), config.precision, &engine)
+                .map_err(|reason| EmbeddedError::Unfit { path: base.path.clone(), reason })?;
+            let engine = Engine::start(model, &engine, pot.clone())?;
             let mut names = base.also_known_as;
             names.push(base.name.to_string());
             started.insert(base.name, Arc::new(Base { files, tokenizer, engine, names }));
         }
-        let long_prompts = Arc::new(Semaphore::new(LONG_PROMPTS));
-        Ok(Self { bases: started, adapters: RwLock::default(), limits: config.adapters, long_prompts })
+        Ok(Self {
+            bases: started,
+            adapters: RwLock::new(Adapters::new(config.adapter_bytes)),
+            limits: config.adapters,
+            weights,
+            kv_limit,
+            long_prompts: Arc::new(Semaphore::new(LONG_PROMPTS)),
+        })
+    }
+
+    /// The adapters that are loaded, with the memory that each takes.
+    pub fn adapters(&self) -> Vec<(AdapterKey, u64)> {
+        let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner);
+        adapters.loaded.iter().map(|(key, loaded)| (key.clone(), loaded.bytes())).collect()
+    }
+
+    pub fn memory(&self) -> Memory {
+        let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner);
+        Memory {
+            weights: self.weights,
+            kv_limit: self.kv_limit,
+            adapters: adapters.bytes(),
+            adapters_limit: adapters.limit,
+        }
+    }
+
+    /// Largest weights file of an adapter.
+    pub fn max_adapter_bytes(&self) -> u64 {
+        self.limits.max_bytes
+    }
+
+    /// As [`Driver::load_adapter`], of files that came over the wire.
+    pub async fn load_files(
+        &self,
+        key: AdapterKey,
+        base: &BaseName,
+        config: Vec<u8>,
+        weights: Vec<u8>,
+    ) -> Result<LoadedAdapter, WorkerError> {
+        let limits = self.limits;
+        self.load(key, base, move |base| base.adapter_of(&config, weights, limits)).await
+    }
+
+    async fn load(
+        &self,
+        key: AdapterKey,
+        base: &BaseName,
+        open: impl FnOnce(&Base) -> Result<Adapter, WorkerError> + Send + 'static,
+    ) -> Result<LoadedAdapter, WorkerError> {
+        let base = self.base(base)?.clone();
+        let adapter = tokio::task::spawn_blocking(move || open(&base))
+            .await
+            .map_err(|_| WorkerError::AdapterUnavailable("loading it panicked".to_owned()))??;
+        if *key.digest != *adapter.digest() {
+            let reason = format!("its digest is {}, not {}", adapter.digest(), key.digest);
+            return Err(WorkerError::AdapterInvalid(reason));
+        }
+        let bytes = adapter.bytes() as u64;
+        self.adapters.write().unwrap_or_else(PoisonError::into_inner).insert(key, adapter)?;
+        Ok(LoadedAdapter { bytes })
     }
 
     fn base(&self, name: &BaseName) -> Result<&Arc<Base>, WorkerError> {
@@ -103,7 +208,7 @@ impl Embedded {
     fn adapter(&self, key: &AdapterKey) -> Result<Arc<Adapter>, WorkerError> {
         let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner);
         // Never the base instead: an answer without the adapter would look right and be wrong.
-        adapters.get(key).cloned().ok_or_else(|| WorkerError::AdapterMissing(format!("{key} is not loaded here")))
+        adapters.get(key).ok_or_else(|| WorkerError::AdapterMissing(format!("{key} is not loaded here")))
     }
 
     async fn start_generation(&self, call: Call) -> Result<Started, WorkerError> {
@@ -140,28 +245,14 @@ impl Driver for Embedded {
     }
 
     fn load_adapter(&self, load: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>> {
-        async move {
-            let base = self.base(&load.base)?.clone();
-            let limits = self.limits;
-            let digest = load.key.digest.clone();
-            let adapter = tokio::task::spawn_blocking(move || base.open_adapter(&load.folder, limits))
-                .await
-                .map_err(|_| WorkerError::AdapterUnavailable("loading it panicked".to_owned()))??;
-            if *digest != *adapter.digest() {
-                let reason = format!("its digest is {}, not {digest} as when it was configured", adapter.digest());
-                return Err(WorkerError::AdapterInvalid(reason));
-            }
-            let bytes = adapter.bytes() as u64;
-            let mut adapters = self.adapters.write().unwrap_or_else(PoisonError::into_inner);
-            adapters.insert(load.key, Arc::new(adapter));
-            Ok(LoadedAdapter { bytes })
-        }
-        .boxed()
+        let AdapterLoad { key, base, folder } = load;
+        let limits = self.limits;
+        async move { self.load(key, &base, move |base| base.open_adapter(&folder, limits)).await }.boxed()
     }
 
     fn unload_adapter(&self, key: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>> {
         // Sequences that still use it keep it until they end.
-        self.adapters.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.adapters.write().unwrap_or_else(PoisonError::into_inner).loaded.remove(&key);
         std::future::ready(Ok(())).boxed()
     }
 
@@ -177,6 +268,73 @@ impl Driver for Embedded {
             }
         }
         status
+    }
+}
+
+/// Each base model's own memory for keys and values, and what they share. One
+/// alone has it all; of several each keeps a part that no other can take, so
+/// that none starves.
+fn shares(kv_bytes: u64, bases: u64) -> (u64, u64) {
+    let own = if bases <= 1 { kv_bytes } else { kv_bytes / (2 * bases) };
+    (own, kv_bytes - own * bases.max(1))
+}
+
+// === impl Config ===
+
+impl Config {
+    /// What keys and values may take beside the weights.
+    fn kv_limit(&self, weights: u64) -> Result<u64, EmbeddedError> {
+        let Some(memory) = self.memory_bytes else { return Ok(self.engine.kv_bytes) };
+        let adapters = self.adapter_bytes.unwrap_or(0);
+        memory.checked_sub(weights + adapters).filter(|left| *left > 0).ok_or(EmbeddedError::Memory {
+            memory,
+            weights,
+            adapters,
+        })
+    }
+}
+
+// === impl Adapters ===
+
+impl Adapters {
+    fn new(limit: Option<u64>) -> Self {
+        Self { loaded: HashMap::new(), limit, clock: AtomicU64::new(0) }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.loaded.values().map(Loaded::bytes).sum()
+    }
+
+    fn get(&self, key: &AdapterKey) -> Option<Arc<Adapter>> {
+        let loaded = self.loaded.get(key)?;
+        loaded.used.store(self.clock.fetch_add(1, Ordering::AcqRel), Ordering::Release);
+        Some(loaded.adapter.clone())
+    }
+
+    /// Adapters that no generation uses give way, those used longest ago first.
+    fn insert(&mut self, key: AdapterKey, adapter: Adapter) -> Result<(), WorkerError> {
+        let bytes = adapter.bytes() as u64;
+        self.loaded.remove(&key);
+        while let Some(limit) = self.limit.filter(|limit| self.bytes() + bytes > *limit) {
+            let idle = self.loaded.iter().filter(|(_, loaded)| Arc::strong_count(&loaded.adapter) == 1);
+            let oldest = idle.min_by_key(|(_, loaded)| loaded.used.load(Ordering::Acquire)).map(|(key, _)| key.clone());
+            let Some(oldest) = oldest else {
+                let reason = format!("it takes {bytes} bytes, and of {limit} those in use take {}", self.bytes());
+                return Err(WorkerError::AdapterUnavailable(reason));
+            };
+            self.loaded.remove(&oldest);
+        }
+        let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::AcqRel));
+        self.loaded.insert(key, Loaded { adapter: Arc::new(adapter), used });
+        Ok(())
+    }
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    fn bytes(&self) -> u64 {
+        self.adapter.bytes() as u64
     }
 }
 
@@ -203,10 +361,22 @@ impl Base {
     }
 
     fn open_adapter(&self, folder: &std::path::Path, limits: AdapterLimits) -> Result<Adapter, WorkerError> {
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let model = self.engine.model();
-        let files = AdapterFiles::open(folder, model.config(), &names, limits).map_err(adapter_refused)?;
-        Adapter::pack(&files, model).map_err(|error| WorkerError::AdapterInvalid(error.to_string()))
+        let head = self.engine.model().config();
+        self.packed(AdapterFiles::open(folder, head, &self.names(), limits))
+    }
+
+    fn adapter_of(&self, config: &[u8], weights: Vec<u8>, limits: AdapterLimits) -> Result<Adapter, WorkerError> {
+        let head = self.engine.model().config();
+        self.packed(AdapterFiles::from_parts(config, weights, head, &self.names(), limits))
+    }
+
+    fn packed(&self, files: Result<AdapterFiles, AdapterError>) -> Result<Adapter, WorkerError> {
+        let files = files.map_err(adapter_refused)?;
+        Adapter::pack(&files, self.engine.model()).map_err(|error| WorkerError::AdapterInvalid(error.to_string()))
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
     }
 }
 

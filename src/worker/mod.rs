@@ -7,6 +7,7 @@
 //! work at the worker.
 
 mod embedded;
+pub mod grpc;
 mod prompt;
 
 use std::path::PathBuf;
@@ -16,10 +17,13 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId};
 
-pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, ServedBase};
+pub use grpc::{Config as GrpcConfig, Grpc, GrpcError};
+
+pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, Memory, ServedBase};
 
 /// The events of one generation, in [`Event`]'s order. After an `Err`, nothing.
 pub type EventSource = Pin<Box<dyn Stream<Item = Result<Event, WorkerError>> + Send>>;
@@ -97,13 +101,15 @@ pub struct Status {
 }
 
 /// A worker's own account of its adapters.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// Tells one run of the worker's process from the next: what an earlier
     /// one had loaded is gone.
     pub instance: String,
     /// Adapters that are loaded, with the memory that each takes.
     pub adapters: Vec<(AdapterKey, u64)>,
+    /// When the worker was asked: what was loaded later may be missing.
+    pub as_of: Instant,
 }
 
 /// Why a worker did not do, or not finish, what it was asked.

@@ -18,6 +18,8 @@ fn worker() -> Embedded {
         precision: Precision::Fast,
         engine: engine::Config { threads: 2, ..engine::Config::default() },
         adapters: AdapterLimits { max_rank: 64, max_bytes: 64 << 20 },
+        adapter_bytes: None,
+        memory_bytes: None,
     };
     let base = ServedBase {
         name: BaseName::new("base"),

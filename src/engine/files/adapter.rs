@@ -120,11 +120,24 @@ impl AdapterFiles {
         limits: AdapterLimits,
     ) -> Result<Self, AdapterError> {
         let json = read(dir, CONFIG_FILE, MAX_CONFIG_BYTES)?;
-        let config = AdapterConfig::parse(&json, base_names, limits)?;
+        // What this finds wrong costs no reading of the weights.
+        AdapterConfig::parse(&json, base_names, limits)?;
         size_of_weights(dir, limits)?;
         let weights = read(dir, WEIGHTS_FILE, limits.max_bytes)?;
+        Self::from_parts(&json, weights, base, base_names, limits)
+    }
+
+    /// As [`open`](Self::open), of files that are in memory already.
+    pub fn from_parts(
+        json: &[u8],
+        weights: Vec<u8>,
+        base: &ModelConfig,
+        base_names: &[&str],
+        limits: AdapterLimits,
+    ) -> Result<Self, AdapterError> {
+        let config = AdapterConfig::parse(json, base_names, limits)?;
         let modules = checked_modules(&weights, &config, base)?;
-        Ok(Self { digest: digest(&json, &weights), config, weights, modules })
+        Ok(Self { digest: digest(json, &weights), config, weights, modules })
     }
 
     pub fn config(&self) -> &AdapterConfig {

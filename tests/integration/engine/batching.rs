@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use super::{Answer, FAST, answers, job, quickstart_adapter};
 use tenantry::engine::files::{ModelFiles, SpecialTokens};
 use tenantry::engine::kernels::Precision;
-use tenantry::engine::{Adapter, Config, Engine, Job, Model, Output, SubmitError};
+use tenantry::engine::{Adapter, Budget, Config, Engine, Job, Model, Output, SubmitError};
 use tenantry::types::{FinishReason, Sampling};
 
 fn config() -> Config {
@@ -18,7 +18,7 @@ fn config() -> Config {
 }
 
 fn engine(config: Config) -> Engine {
-    Engine::start(FAST.clone(), &config).expect("threads")
+    Engine::start(FAST.clone(), &config, Arc::new(Budget::new(0))).expect("threads")
 }
 
 fn encode(text: &str) -> Vec<u32> {
@@ -74,7 +74,7 @@ async fn the_exact_path_answers_the_same_in_a_crowd_too() {
     let files = ModelFiles::open(&crate::support::base_model()).expect("the base model");
     let model = Arc::new(Model::load(&files, Precision::Exact).expect("the base model"));
     let rows = mixed(&model);
-    let engine = Engine::start(model, &config()).expect("threads");
+    let engine = Engine::start(model, &config(), Arc::new(Budget::new(0))).expect("threads");
     let mut alone = Vec::new();
     for (prompt, adapter) in &rows {
         alone.push(run(&engine, job(prompt, adapter.clone(), 6)).await);
@@ -91,7 +91,7 @@ async fn a_full_cache_makes_the_youngest_wait_and_changes_no_answer() {
     let expected = join_all(prompts.iter().map(|prompt| run(&roomy, job(prompt, None, NEW)))).await;
     // Room for all four prompts, but not for all four answers.
     let longest = prompts.iter().map(Vec::len).max().expect("four") + NEW as usize;
-    let block = config().kv_bytes / config().context(&FAST).blocks as u64;
+    let block = config().kv_bytes / config().context(&FAST, 0).blocks as u64;
     let blocks = longest.div_ceil(16) as u64 * 2 + 2;
     let narrow = engine(Config { kv_bytes: blocks * block, ..config() });
     assert_eq!(narrow.context().blocks as u64, blocks);
