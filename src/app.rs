@@ -3,14 +3,15 @@
 //! Configuration → rooms → listeners. What is wrong with the configuration or
 //! with the files it names is found before anything is served.
 
+mod drivers;
+mod inspect;
 mod resolve;
+mod worker_process;
 
-use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{env, io};
 
 use http::HeaderValue;
 use thiserror::Error;
@@ -18,21 +19,18 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::config::{self, AdapterEntry, BaseConfig, Config, Cors, Loaded, Precision, Problems, WorkerConfig};
+use crate::config::{Config, Cors, Loaded};
 use crate::edge;
 use crate::edge::http::{AllowOrigins, Coming, Readiness};
-use crate::engine::files::{AdapterFiles, AdapterLimits, ModelConfig, ModelFiles};
-use crate::engine::{self, kernels};
 use crate::gateway::{Gateway, Live};
 use crate::pool::{Pool, ResidencyConfig, Worker};
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::Metrics;
-use crate::types::BaseName;
-use crate::worker::{Driver, Embedded, EmbeddedConfig, EmbeddedError, ServedBase};
+use crate::worker::{Driver, EmbeddedError, GrpcError};
 use resolve::Resolved;
 
-/// Largest artifact that is read; a rank-64 adapter of all modules of an 8B model takes a third of it.
-const MAX_ADAPTER_BYTES: u64 = 1 << 30;
+pub use inspect::{load, load_worker};
+pub use worker_process::WorkerApp;
 
 /// How long a browser may remember what it may send from where.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
@@ -59,7 +57,18 @@ pub enum StartError {
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("worker {worker}: {source}")]
-    Worker { worker: String, source: EmbeddedError },
+    Worker { worker: String, source: DriverError },
+}
+
+/// Why a worker's driver could not be made.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
+    #[error("key: {0}")]
+    Key(String),
 }
 
 // === impl App ===
@@ -80,7 +89,7 @@ impl App {
         serve_operators(ops, &server, coming.clone(), &shutdown, &servers);
 
         let metrics = Arc::new(Metrics::default());
-        let drivers = match drivers(&config).await {
+        let drivers = match drivers::start(&config).await {
             Ok(drivers) => drivers,
             Err(error) => {
                 shutdown.kill.cancel();
@@ -160,15 +169,6 @@ fn phase_reasons(shutdown: &Shutdown) -> Readiness {
     })
 }
 
-/// Loads the models, which takes seconds.
-async fn drivers(config: &Config) -> Result<Vec<Arc<dyn Driver>>, StartError> {
-    let config = config.clone();
-    let loading = tokio::task::spawn_blocking(move || {
-        config.workers.iter().map(|worker| driver(&config, worker)).collect::<Result<Vec<_>, _>>()
-    });
-    loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
 /// Puts the rooms together around drivers that are ready.
 fn gateway(
     config: &Config,
@@ -214,98 +214,4 @@ async fn listen(address: SocketAddr) -> Result<Listener, StartError> {
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok(Listener { listener, address })
-}
-
-/// Reads a configuration as every command does: the file, the environment, the
-/// heads of the base models, and every adapter's artifact, which is checked
-/// against its base. Tells all problems at once.
-pub fn load(file: &Path) -> Result<Loaded, Problems> {
-    config::load(file, env::vars_os(), Heads::default())
-}
-
-/// Looks into the files that a configuration names.
-#[derive(Default)]
-struct Heads {
-    /// Of the base models that could be read.
-    models: BTreeMap<BaseName, ModelConfig>,
-}
-
-impl config::Inspect for Heads {
-    fn base(&mut self, base: &BaseConfig, config: &Config) -> Result<(), String> {
-        let files = ModelFiles::open(&base.path).map_err(|error| error.to_string())?;
-        if files.tokenizer().is_none() {
-            return Err(format!("{}: has no tokenizer", base.path.display()));
-        }
-        self.models.insert(base.name.clone(), files.config().clone());
-        for worker in config.workers.iter().filter(|worker| worker.bases.contains(&base.name)) {
-            let precision = precision(worker.precision);
-            engine::check(files.config(), precision, &engine_config(worker))
-                .map_err(|error| format!("{}: worker {} cannot serve it: {error}", base.path.display(), worker.name))?;
-        }
-        Ok(())
-    }
-
-    fn adapter(
-        &mut self,
-        adapter: &AdapterEntry,
-        base: &BaseConfig,
-        config: &Config,
-    ) -> Result<Option<String>, String> {
-        // A base that cannot be read is a problem of its own.
-        let Some(head) = self.models.get(&base.name) else { return Ok(None) };
-        artifact_digest(config, adapter, base, head).map(Some)
-    }
-}
-
-fn artifact_digest(
-    config: &Config,
-    entry: &AdapterEntry,
-    base: &BaseConfig,
-    head: &ModelConfig,
-) -> Result<String, String> {
-    let serving = config.workers.iter().filter(|worker| worker.bases.contains(&base.name));
-    let max_rank = serving.map(|worker| worker.max_adapter_rank).min().unwrap_or(usize::MAX);
-    let limits = AdapterLimits { max_rank, max_bytes: MAX_ADAPTER_BYTES };
-    let mut names: Vec<&str> = base.source.iter().map(String::as_str).collect();
-    names.push(base.name.as_str());
-    let files = AdapterFiles::open(&entry.folder, head, &names, limits).map_err(|error| error.to_string())?;
-    Ok(files.digest().to_owned())
-}
-
-fn precision(configured: Precision) -> kernels::Precision {
-    match configured {
-        Precision::Fast => kernels::Precision::Fast,
-        Precision::Exact => kernels::Precision::Exact,
-    }
-}
-
-fn engine_config(worker: &WorkerConfig) -> engine::Config {
-    engine::Config {
-        threads: worker.threads.map_or_else(|| engine::Config::default().threads, usize::from),
-        max_batch_rows: worker.max_batch_rows,
-        prefill_chunk: worker.prefill_chunk,
-        queue: worker.queue,
-        kv_bytes: worker.kv_bytes,
-        context: worker.context,
-    }
-}
-
-fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, StartError> {
-    let embedded = EmbeddedConfig {
-        precision: precision(worker.precision),
-        engine: engine_config(worker),
-        adapters: AdapterLimits { max_rank: worker.max_adapter_rank, max_bytes: MAX_ADAPTER_BYTES },
-        // The pool keeps to it.
-        adapter_bytes: None,
-        memory_bytes: None,
-    };
-    let served = config.bases.iter().filter(|base| worker.bases.contains(&base.name));
-    let bases = served.map(|base| ServedBase {
-        name: base.name.clone(),
-        path: base.path.clone(),
-        also_known_as: base.source.clone(),
-    });
-    let driver = Embedded::start(&embedded, bases.collect())
-        .map_err(|source| StartError::Worker { worker: worker.name.clone(), source })?;
-    Ok(Arc::new(driver))
 }

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use tenantry::app::{self, StartError};
 use tenantry::auth::{KeyHash, NewKey};
-use tenantry::config::Problems;
+use tenantry::config::{self, Problems};
 use tenantry::engine::files::{ModelFiles, SaveDtype, write_hf_folder};
 
 /// A multi-tenant model-serving gateway.
@@ -23,6 +23,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the tenants of a configuration file
     Serve {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run the embedded engine for gateways in other processes
+    Worker {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -74,6 +79,10 @@ pub(crate) enum Failure {
 }
 
 pub(crate) fn check(file: &Path) -> Result<(), Failure> {
+    if config::is_worker(file) {
+        let bases = app::load_worker(file)?.process.bases.len();
+        return say(&format!("{}: good; a worker's, base models: {bases}", file.display()));
+    }
     let loaded = app::load(file)?;
     for warning in &loaded.warnings {
         say(&format!("warning: {warning}"))?;

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
-use tenantry::app::{self, App};
+use tenantry::app::{self, App, StartError, WorkerApp};
 use tenantry::telemetry;
 
 use cli::{Cli, Command, Failure};
@@ -17,6 +17,7 @@ use cli::{Cli, Command, Failure};
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { config } => return serve(&config).unwrap_or_else(Failure::report),
+        Command::Worker { config } => return worker(&config).unwrap_or_else(Failure::report),
         Command::Check { file } => cli::check(&file),
         Command::Keys(command) => cli::keys(command),
         Command::Model(command) => cli::model(command),
@@ -37,6 +38,20 @@ fn serve(file: &Path) -> Result<ExitCode, Failure> {
     for (tenant, key) in loaded.config.demo_keys() {
         warn!(%tenant, key, "a demonstration key is in use; it is public, so anyone who reaches this server may use it");
     }
+    until_signal(App::start(loaded), App::drain)
+}
+
+/// As [`serve`], for gateways instead of tenants.
+fn worker(file: &Path) -> Result<ExitCode, Failure> {
+    let loaded = app::load_worker(file)?;
+    telemetry::init_log(&loaded.process.log);
+    until_signal(WorkerApp::start(loaded), WorkerApp::drain)
+}
+
+fn until_signal<T, D: Future<Output = ()>>(
+    start: impl Future<Output = Result<T, StartError>>,
+    drain: impl FnOnce(T) -> D,
+) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::Other(error.to_string()))?;
     let outcome = runtime.block_on(async {
         let signals = |kind| signal(kind).map_err(|error| Failure::Other(format!("signals: {error}")));
@@ -48,12 +63,12 @@ fn serve(file: &Path) -> Result<ExitCode, Failure> {
             }
         };
         let app = tokio::select! {
-            app = App::start(loaded) => app?,
+            app = start => app?,
             () = stop() => return Ok(ExitCode::SUCCESS),
         };
         stop().await;
         tokio::select! {
-            () = app.drain() => Ok(ExitCode::SUCCESS),
+            () = drain(app) => Ok(ExitCode::SUCCESS),
             () = stop() => {
                 warn!("a second signal: ending at once");
                 Ok(ExitCode::FAILURE)

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::problem::{Place, Problem, Problems};
 use super::validate::{self, Folder};
-use super::{AdapterEntry, BaseConfig, Config, env, tree};
+use super::{AdapterEntry, BaseConfig, Config, SecretRef, WorkerProcess, env, tree, worker_process};
 
 /// A configuration, and what about it deserves a second look.
 #[derive(Debug)]
@@ -15,6 +15,12 @@ pub struct Loaded {
     pub config: Config,
     pub digests: Digests,
     pub warnings: Vec<Problem>,
+}
+
+/// The configuration of `tenantry worker`.
+#[derive(Debug)]
+pub struct LoadedWorker {
+    pub process: WorkerProcess,
 }
 
 /// SHA-256 of the adapters' artifacts, in hexadecimal digits, by the adapter's `config_path`.
@@ -39,11 +45,59 @@ pub fn load(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     inspect: impl Inspect,
 ) -> Result<Loaded, Problems> {
-    let text = fs::read_to_string(file).map_err(|error| {
+    check(file, &read(file)?, variables, |config| on_disk(config, inspect))
+}
+
+/// As [`load`], of the file of `tenantry worker`.
+pub fn load_worker(
+    file: &Path,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    inspect: impl FnMut(&BaseConfig, &WorkerProcess) -> Result<(), String>,
+) -> Result<LoadedWorker, Problems> {
+    check_worker(file, &read(file)?, variables, inspect)
+}
+
+/// Whether a file is one of `tenantry worker`. What cannot be read is not.
+pub fn is_worker(file: &Path) -> bool {
+    let tree = read(file).and_then(|text| tree::parse(file, &text).map_err(Problems::new));
+    tree.is_ok_and(|tree| matches!(&tree.value, tree::Value::Table(table) if table.contains_key("worker")))
+}
+
+fn read(file: &Path) -> Result<String, Problems> {
+    let problem = |error| {
         let place = Place::File { file: file.into(), line: None, column: None };
-        Problem { place, path: String::new(), message: format!("cannot be read: {error}") }
-    })?;
-    check(file, &text, variables, |config| on_disk(config, inspect))
+        Problems::from(Problem { place, path: String::new(), message: format!("cannot be read: {error}") })
+    };
+    fs::read_to_string(file).map_err(problem)
+}
+
+/// The part of [`load_worker`] that looks at no disk.
+pub fn parse_worker(
+    file: &Path,
+    text: &str,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<LoadedWorker, Problems> {
+    check_worker(file, text, variables, |_, _| Ok(()))
+}
+
+fn check_worker(
+    file: &Path,
+    text: &str,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    mut inspect: impl FnMut(&BaseConfig, &WorkerProcess) -> Result<(), String>,
+) -> Result<LoadedWorker, Problems> {
+    let mut tree = tree::parse(file, text).map_err(Problems::new)?;
+    let mut problems = env::overlay(&mut tree, variables);
+    let folder = Folder(file.parent().unwrap_or(Path::new("")));
+    let (process, more) = worker_process::validate(&tree, &folder);
+    problems.extend(more);
+    for base in process.bases.iter().filter(|base| base.path.as_ref().is_some_and(|path| !path.as_os_str().is_empty()))
+    {
+        if let Err(message) = inspect(base, &process) {
+            problems.push(process.problem(&path_of(base), message));
+        }
+    }
+    if problems.is_empty() { Ok(LoadedWorker { process }) } else { Err(Problems::new(problems)) }
 }
 
 /// The part of [`load`] that looks at no disk; `file` is where the text is
@@ -77,11 +131,17 @@ fn check(
 /// Looks at what the configuration names, as far as it could be read: there may be problems besides.
 fn on_disk(config: &Config, mut inspect: impl Inspect) -> (Digests, Vec<Problem>) {
     let (mut digests, mut problems) = (Digests::new(), Vec::new());
-    // An empty path stands for one that was a problem before.
-    for base in config.bases.iter().filter(|base| !base.path.as_os_str().is_empty()) {
-        let found = fs::metadata(&base.path).map_err(|error| format!("{}: {error}", base.path.display()));
+    for base in &config.bases {
+        // What is wrong with the path itself was a problem before.
+        let Some(path) = base.path.as_ref().filter(|path| !path.as_os_str().is_empty()) else { continue };
+        let found = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()));
         if let Err(message) = found.and_then(|_| inspect.base(base, config)) {
-            let path = tree::join(&tree::join("bases", base.name.as_str()), "path");
+            problems.push(config.problem(&path_of(base), message));
+        }
+    }
+    for worker in &config.workers {
+        if let Some(Err(message)) = worker.remote().and_then(|remote| remote.key.as_ref()).map(SecretRef::read) {
+            let path = tree::join(&tree::join("workers", &worker.name), "key");
             problems.push(config.problem(&path, message));
         }
     }
@@ -97,6 +157,10 @@ fn on_disk(config: &Config, mut inspect: impl Inspect) -> (Digests, Vec<Problem>
         }
     }
     (digests, problems)
+}
+
+fn path_of(base: &BaseConfig) -> String {
+    tree::join(&tree::join("bases", base.name.as_str()), "path")
 }
 
 fn folder(path: &Path) -> Result<(), String> {

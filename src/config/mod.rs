@@ -11,12 +11,14 @@ mod duration;
 mod env;
 mod load;
 mod problem;
+mod secret;
 mod section;
 mod tenants;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod validate;
+mod worker_process;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -30,7 +32,7 @@ use crate::auth::KeyHash;
 use crate::telemetry::LogConfig;
 use crate::types::{BaseName, TenantId, TenantLimits};
 
-pub use load::{Digests, Inspect, Loaded, load, parse};
+pub use load::{Digests, Inspect, Loaded, LoadedWorker, is_worker, load, load_worker, parse, parse_worker};
 pub use problem::{Place, Problem, Problems};
 
 use tree::Places;
@@ -85,8 +87,9 @@ pub struct ShutdownConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseConfig {
     pub name: BaseName,
-    /// A GGUF file or a Hugging Face folder.
-    pub path: PathBuf,
+    /// A GGUF file or a Hugging Face folder; `None` where no worker of ours
+    /// reads it, and then nothing can be said of adapters for it.
+    pub path: Option<PathBuf>,
     /// Hub ids by which adapters may name the base they were trained on.
     pub source: Vec<String>,
 }
@@ -94,8 +97,30 @@ pub struct BaseConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerConfig {
     pub name: String,
-    pub driver: DriverKind,
     pub bases: Vec<BaseName>,
+    pub driver: DriverConfig,
+    /// Memory for loaded adapters, as the pool counts it.
+    pub adapter_bytes: u64,
+    pub max_adapter_rank: usize,
+}
+
+/// The kind of engine, and how to run it or to reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DriverConfig {
+    Embedded(EngineConfig),
+    /// `tenantry worker` in another process.
+    Grpc(RemoteConfig),
+    Vllm(RemoteConfig),
+    LlamaCpp {
+        remote: RemoteConfig,
+        adapters: Vec<FixedAdapter>,
+    },
+    OpenAi(RemoteConfig),
+}
+
+/// The embedded engine, for each base model that it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
     /// `None` for all cores.
     pub threads: Option<NonZeroUsize>,
     pub precision: Precision,
@@ -104,16 +129,60 @@ pub struct WorkerConfig {
     pub prefill_chunk: usize,
     /// Sequences that may wait for a place in the batch.
     pub queue: usize,
+    /// Of all its base models together.
     pub kv_bytes: u64,
-    pub adapter_bytes: u64,
-    pub max_adapter_rank: usize,
+    /// Weights, adapters, and in the place of `kv_bytes` what they leave.
+    pub memory_bytes: Option<u64>,
     /// `None` for the model's own.
     pub context: Option<usize>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DriverKind {
-    Embedded,
+/// A worker in another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteConfig {
+    pub url: String,
+    pub key: Option<SecretRef>,
+    /// What the worker calls the base models, where it is not by their names.
+    pub models: BTreeMap<BaseName, String>,
+    pub connect_timeout: Duration,
+    /// The longest wait for an answer to begin.
+    pub first_byte_timeout: Duration,
+    /// The longest silence within an answer that has begun.
+    pub stall_timeout: Duration,
+    pub load_timeout: Duration,
+    pub poll_interval: Duration,
+}
+
+/// An adapter that a worker was started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedAdapter {
+    pub tenant: TenantId,
+    pub name: Arc<str>,
+    pub revision: u32,
+    /// Name of the file that the worker was given.
+    pub file: String,
+}
+
+/// Where a secret is to be found; the file itself holds none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    Env(String),
+    File(PathBuf),
+}
+
+/// The configuration of `tenantry worker`.
+#[derive(Debug, Clone)]
+pub struct WorkerProcess {
+    pub listen: SocketAddr,
+    /// What gateways have to bring.
+    pub key: Option<KeyHash>,
+    pub shutdown: ShutdownConfig,
+    pub log: LogConfig,
+    pub bases: Vec<BaseConfig>,
+    pub engine: EngineConfig,
+    pub adapter_bytes: u64,
+    pub max_adapter_rank: usize,
+    places: Places,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +228,37 @@ pub struct AdapterEntry {
     pub folder: PathBuf,
     /// The key that names the folder, such as `tenants[0].adapters[0].path`.
     pub config_path: String,
+}
+
+// === impl WorkerConfig ===
+
+impl WorkerConfig {
+    /// The engine in this process, where it is that.
+    pub fn embedded(&self) -> Option<&EngineConfig> {
+        match &self.driver {
+            DriverConfig::Embedded(engine) => Some(engine),
+            DriverConfig::Grpc(_) | DriverConfig::Vllm(_) | DriverConfig::LlamaCpp { .. } | DriverConfig::OpenAi(_) => {
+                None
+            }
+        }
+    }
+
+    pub fn remote(&self) -> Option<&RemoteConfig> {
+        match &self.driver {
+            DriverConfig::Embedded(_) => None,
+            DriverConfig::Grpc(remote) | DriverConfig::Vllm(remote) | DriverConfig::OpenAi(remote) => Some(remote),
+            DriverConfig::LlamaCpp { remote, .. } => Some(remote),
+        }
+    }
+}
+
+// === impl WorkerProcess ===
+
+impl WorkerProcess {
+    /// A problem with the value at `path`, found by whoever used the value.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+        Problem { place: self.places.of_path(path), path: path.to_owned(), message: message.into() }
+    }
 }
 
 // === impl Config ===

@@ -38,7 +38,7 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     let log = log(root.section("log"), &findings);
     let gateway = gateway(root.section("gateway"), request_timeout);
     let bases = workers::bases(&mut root, folder, &findings);
-    let workers = workers::workers(&mut root, &bases, &findings);
+    let workers = workers::workers(&mut root, &bases, folder, &findings);
     let Tenants { tenants, adapters, .. } = Tenants::read(&mut root, folder, &bases, &findings);
     root.finish();
 
@@ -98,13 +98,13 @@ fn ops(mut section: Section<'_>) -> OpsConfig {
     OpsConfig { listen }
 }
 
-fn shutdown(mut section: Section<'_>) -> ShutdownConfig {
+pub(super) fn shutdown(mut section: Section<'_>) -> ShutdownConfig {
     let drain_timeout = section.optional("drain_timeout", duration_in(Duration::ZERO..=DAY));
     section.finish();
     ShutdownConfig { drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)) }
 }
 
-fn log(mut section: Section<'_>, findings: &Findings<'_>) -> LogConfig {
+pub(super) fn log(mut section: Section<'_>, findings: &Findings<'_>) -> LogConfig {
     let mut log = LogConfig::default();
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     log.format = section.optional("format", choice(&formats)).unwrap_or(log.format);
@@ -126,7 +126,7 @@ fn shared_socket(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && same_ip
 }
 
-fn address(node: &Node) -> Result<SocketAddr, String> {
+pub(super) fn address(node: &Node) -> Result<SocketAddr, String> {
     let text = text(node)?;
     text.parse().map_err(|_| format!("`{text}` is not an IP address and a port, such as 127.0.0.1:8080"))
 }

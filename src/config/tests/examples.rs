@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::GOOD;
-use crate::config::{Config, Place, parse};
+use crate::config::{Config, Place, WorkerProcess, parse, parse_worker};
 
 fn shipped(file: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -18,6 +18,33 @@ fn config(file: &str) -> Config {
     parse(&path, &text, []).unwrap_or_else(|problems| panic!("{problems}")).config
 }
 
+fn worker(file: &str) -> WorkerProcess {
+    let (path, text) = shipped(file);
+    parse_worker(&path, &text, []).unwrap_or_else(|problems| panic!("{problems}")).process
+}
+
+#[test]
+fn the_workers_file_shows_the_defaults() {
+    let (shown, least) = (worker("config/worker.toml"), "[worker]\n[bases.b]\npath = \"b.gguf\"\n");
+    let least = parse_worker(Path::new("w.toml"), least, []).expect("no problem").process;
+    assert_eq!((shown.listen, shown.key, &shown.engine), (least.listen, least.key, &least.engine));
+    assert_eq!((shown.adapter_bytes, shown.max_adapter_rank), (least.adapter_bytes, least.max_adapter_rank));
+    assert_eq!((&shown.shutdown, &shown.log), (&least.shutdown, &least.log));
+}
+
+#[test]
+fn a_worker_that_others_can_reach_needs_a_key() {
+    let read = |key: &str| {
+        let text = format!("[worker]\nlisten = \"0.0.0.0:9101\"\n{key}[bases.b]\npath = \"b.gguf\"\n");
+        parse_worker(Path::new("w.toml"), &text, [])
+    };
+    assert_eq!(
+        read("").expect_err("refused").to_string(),
+        "w.toml:2: worker.listen: 0.0.0.0:9101 can be reached from other machines, so a `key` is needed"
+    );
+    read(&format!("key = {{ sha256 = \"{}\" }}\n", "a".repeat(64))).expect("no problem");
+}
+
 #[test]
 fn every_shipped_configuration_is_without_a_problem() {
     let mut loaded = 0;
@@ -25,7 +52,10 @@ fn every_shipped_configuration_is_without_a_problem() {
         let Ok(files) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else { continue };
         for file in files.map(|file| file.expect("readable").path()) {
             if file.extension().is_some_and(|it| it == "toml") {
-                config(&file.to_string_lossy());
+                match crate::config::is_worker(&file) {
+                    true => drop(worker(&file.to_string_lossy())),
+                    false => drop(config(&file.to_string_lossy())),
+                }
                 loaded += 1;
             }
         }
@@ -91,7 +121,7 @@ fn the_reference_shows_every_key() {
         assert!(known.is_subset(shown), "{table}: known are {known:?}, shown are {shown:?}");
         checked += 1;
     }
-    assert_eq!(checked, 16, "tables, each entry of a list for itself");
+    assert_eq!(checked, 23, "tables, each entry of a list for itself");
 }
 
 /// Entries of a list, and a tenant's models, may each show a part of the keys.
@@ -124,7 +154,7 @@ fn every_shipped_file_is_without_problems() {
     let mut read = 0;
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
-        if name.ends_with(".toml") {
+        if name.ends_with(".toml") && name != "worker.toml" {
             config(&format!("config/{name}"));
             read += 1;
         }

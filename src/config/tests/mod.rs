@@ -41,8 +41,8 @@ mod records {
     #[test]
     fn paths_are_relative_to_the_files_folder() {
         let config = good(GOOD);
-        assert_eq!(config.bases[0].path, Path::new("conf/one.gguf"));
-        assert_eq!(config.bases[1].path, Path::new("/models/two"));
+        assert_eq!(config.bases[0].path.as_deref(), Some(Path::new("conf/one.gguf")));
+        assert_eq!(config.bases[1].path.as_deref(), Some(Path::new("/models/two")));
     }
 
     #[test]

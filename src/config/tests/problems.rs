@@ -69,9 +69,8 @@ conf/t.toml:12: log.filter: error parsing level filter: expected one of "off", "
 conf/t.toml:14: gateway.attempts: 0 is out of range: from 1 to 10
 conf/t.toml:16: bases.one.path: expected a text, found a number
 conf/t.toml:17: bases."Two 2": `Two 2` is not a name of 1 to 64 characters out of a-z, 0-9, `.`, `_` and `-`
-conf/t.toml:17: bases."Two 2".path: missing
 conf/t.toml:17: bases."Two 2": no worker serves this base model
-conf/t.toml:19: workers.local.driver: "cuda" is not known here; expected "embedded"
+conf/t.toml:19: workers.local.driver: "cuda" is not known here; expected "embedded" or "grpc" or "vllm" or "llamacpp" or "openai"
 conf/t.toml:20: workers.local.bases[1]: there is no base model `three`; there is Two 2, one
 conf/t.toml:21: workers.local.kv_bytes: expected an amount of memory such as "512MiB", "1GB" or a number of bytes
 conf/t.toml:24: tenants[0].limits.concurrent_generations: 0 is out of range: from 1 to 1000000

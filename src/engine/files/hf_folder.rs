@@ -24,6 +24,11 @@ pub(crate) struct FolderParts {
     pub(crate) chat_template: Option<(PathBuf, String)>,
 }
 
+/// A config.json alone.
+pub(crate) fn config(path: &Path) -> Result<ModelConfig, ModelFileError> {
+    HfConfig::parse(path, &read_bounded(path, MAX_JSON_BYTES)?)?.model_config(path)
+}
+
 pub(crate) fn read(folder: &Path) -> Result<FolderParts, ModelFileError> {
     let config_path = folder.join("config.json");
     let parsed = HfConfig::parse(&config_path, &read_bounded(&config_path, MAX_JSON_BYTES)?)?;

@@ -28,6 +28,18 @@ impl ModelFiles {
         if path.is_dir() { Self::open_folder(path) } else { Self::open_gguf(path) }
     }
 
+    /// What a model's configuration says, without its weights: of a GGUF file,
+    /// a Hugging Face folder or a config.json alone.
+    pub fn read_config(path: &Path) -> Result<ModelConfig, ModelFileError> {
+        if path.is_dir() {
+            return hf_folder::config(&path.join("config.json"));
+        }
+        match path.extension().is_some_and(|extension| extension == "json") {
+            true => hf_folder::config(path),
+            false => Self::open_gguf(path).map(|files| files.config),
+        }
+    }
+
     fn open_gguf(path: &Path) -> Result<Self, ModelFileError> {
         let file = Arc::new(OpenFile::open(path)?);
         let head = GgufHead::read(path, &file.file)?;

@@ -1,0 +1,91 @@
+//! From the workers of the configuration to drivers that run.
+
+use std::sync::Arc;
+
+use crate::config::{BaseConfig, Config, DriverConfig, EngineConfig, Precision, RemoteConfig, WorkerConfig};
+use crate::engine::files::AdapterLimits;
+use crate::engine::{self, kernels};
+use crate::worker::{Driver, Embedded, EmbeddedConfig, Grpc, GrpcConfig, ServedBase};
+
+use super::{DriverError, StartError};
+
+/// Largest artifact that is read; a rank-64 adapter of all modules of an 8B model takes a third of it.
+pub(super) const MAX_ADAPTER_BYTES: u64 = 1 << 30;
+
+/// Loads the models of this process, which takes seconds. Other processes are
+/// connected to when they are needed.
+pub(super) async fn start(config: &Config) -> Result<Vec<Arc<dyn Driver>>, StartError> {
+    let config = config.clone();
+    let loading = tokio::task::spawn_blocking(move || {
+        let driver = |worker: &WorkerConfig| {
+            driver(&config, worker).map_err(|source| StartError::Worker { worker: worker.name.clone(), source })
+        };
+        config.workers.iter().map(driver).collect::<Result<Vec<_>, _>>()
+    });
+    loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, DriverError> {
+    Ok(match &worker.driver {
+        DriverConfig::Embedded(engine) => {
+            // The pool keeps to the memory for adapters; beside it, it is counted here.
+            let adapter_bytes = engine.memory_bytes.map(|_| worker.adapter_bytes);
+            let config_of = embedded(engine, worker.max_adapter_rank, adapter_bytes);
+            let served = config.bases.iter().filter(|base| worker.bases.contains(&base.name));
+            Arc::new(Embedded::start(&config_of, bases(served))?)
+        }
+        DriverConfig::Grpc(remote) => Arc::new(Grpc::start(grpc(worker, remote)?)?),
+        DriverConfig::Vllm(_) | DriverConfig::LlamaCpp { .. } | DriverConfig::OpenAi(_) => {
+            return Err(DriverError::Key("HTTP workers are not there yet".to_owned()));
+        }
+    })
+}
+
+fn grpc(worker: &WorkerConfig, remote: &RemoteConfig) -> Result<GrpcConfig, DriverError> {
+    Ok(GrpcConfig {
+        url: remote.url.clone(),
+        bases: worker.bases.clone(),
+        key: remote.key.as_ref().map(|key| key.read().map_err(DriverError::Key)).transpose()?,
+        connect_timeout: remote.connect_timeout,
+        stall_timeout: remote.stall_timeout,
+        load_timeout: remote.load_timeout,
+        poll_interval: remote.poll_interval,
+    })
+}
+
+pub(super) fn embedded(engine: &EngineConfig, max_rank: usize, adapter_bytes: Option<u64>) -> EmbeddedConfig {
+    EmbeddedConfig {
+        precision: precision(engine.precision),
+        engine: engine_config(engine),
+        adapters: AdapterLimits { max_rank, max_bytes: MAX_ADAPTER_BYTES },
+        adapter_bytes,
+        memory_bytes: engine.memory_bytes,
+    }
+}
+
+/// Those whose files are known; validation saw to it that all are.
+pub(super) fn bases<'a>(bases: impl Iterator<Item = &'a BaseConfig>) -> Vec<ServedBase> {
+    let served = |base: &BaseConfig| {
+        let path = base.path.clone()?;
+        Some(ServedBase { name: base.name.clone(), path, also_known_as: base.source.clone() })
+    };
+    bases.filter_map(served).collect()
+}
+
+pub(super) fn precision(configured: Precision) -> kernels::Precision {
+    match configured {
+        Precision::Fast => kernels::Precision::Fast,
+        Precision::Exact => kernels::Precision::Exact,
+    }
+}
+
+pub(super) fn engine_config(engine: &EngineConfig) -> engine::Config {
+    engine::Config {
+        threads: engine.threads.map_or_else(|| engine::Config::default().threads, usize::from),
+        max_batch_rows: engine.max_batch_rows,
+        prefill_chunk: engine.prefill_chunk,
+        queue: engine.queue,
+        kv_bytes: engine.kv_bytes,
+        context: engine.context,
+    }
+}
