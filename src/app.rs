@@ -26,7 +26,7 @@ use crate::gateway::{Gateway, Live};
 use crate::pool::{Pool, ResidencyConfig, Worker};
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::Metrics;
-use crate::worker::{Driver, EmbeddedError, GrpcError};
+use crate::worker::{Driver, EmbeddedError, GrpcError, UrlError};
 use resolve::Resolved;
 
 pub use inspect::{load, load_worker};
@@ -67,6 +67,8 @@ pub enum DriverError {
     Embedded(#[from] EmbeddedError),
     #[error(transparent)]
     Grpc(#[from] GrpcError),
+    #[error(transparent)]
+    Url(#[from] UrlError),
     #[error("key: {0}")]
     Key(String),
 }

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::config::{BaseConfig, Config, DriverConfig, EngineConfig, Precision, RemoteConfig, WorkerConfig};
+use crate::config::{
+    BaseConfig, Config, DriverConfig, EngineConfig, FixedAdapter, Precision, RemoteConfig, WorkerConfig,
+};
 use crate::engine::files::AdapterLimits;
 use crate::engine::{self, kernels};
-use crate::worker::{Driver, Embedded, EmbeddedConfig, Grpc, GrpcConfig, ServedBase};
+use crate::types::{BaseName, Secret};
+use crate::worker::{
+    self, Driver, Embedded, EmbeddedConfig, Grpc, GrpcConfig, LlamaCpp, LlamaCppConfig, OpenAi, OpenAiConfig,
+    ServedBase, Vllm, VllmConfig,
+};
 
 use super::{DriverError, StartError};
 
@@ -35,17 +41,46 @@ fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, Dri
             Arc::new(Embedded::start(&config_of, bases(served))?)
         }
         DriverConfig::Grpc(remote) => Arc::new(Grpc::start(grpc(worker, remote)?)?),
-        DriverConfig::Vllm(_) | DriverConfig::LlamaCpp { .. } | DriverConfig::OpenAi(_) => {
-            return Err(DriverError::Key("HTTP workers are not there yet".to_owned()));
+        DriverConfig::Vllm(remote) => Arc::new(Vllm::start(VllmConfig { remote: http(worker, remote)? })?),
+        DriverConfig::LlamaCpp { remote, adapters } => {
+            let adapters = adapters.iter().map(fixed).collect();
+            Arc::new(LlamaCpp::start(LlamaCppConfig { remote: http(worker, remote)?, adapters })?)
         }
+        DriverConfig::OpenAi(remote) => Arc::new(OpenAi::start(OpenAiConfig { remote: http(worker, remote)? })?),
     })
+}
+
+fn http(worker: &WorkerConfig, remote: &RemoteConfig) -> Result<worker::RemoteConfig, DriverError> {
+    let model = |base: &BaseName| {
+        let name = remote.models.get(base).cloned().unwrap_or_else(|| base.to_string());
+        (base.clone(), name)
+    };
+    Ok(worker::RemoteConfig {
+        url: remote.url.clone(),
+        key: key(remote)?,
+        models: worker.bases.iter().map(model).collect(),
+        connect_timeout: remote.connect_timeout,
+        first_byte_timeout: remote.first_byte_timeout,
+        stall_timeout: remote.stall_timeout,
+        load_timeout: remote.load_timeout,
+        poll_interval: remote.poll_interval,
+    })
+}
+
+fn fixed(adapter: &FixedAdapter) -> worker::FixedAdapter {
+    let FixedAdapter { tenant, name, revision, file } = adapter.clone();
+    worker::FixedAdapter { tenant, name, revision, file }
+}
+
+fn key(remote: &RemoteConfig) -> Result<Option<Secret>, DriverError> {
+    remote.key.as_ref().map(|key| key.read().map_err(DriverError::Key)).transpose()
 }
 
 fn grpc(worker: &WorkerConfig, remote: &RemoteConfig) -> Result<GrpcConfig, DriverError> {
     Ok(GrpcConfig {
         url: remote.url.clone(),
         bases: worker.bases.clone(),
-        key: remote.key.as_ref().map(|key| key.read().map_err(DriverError::Key)).transpose()?,
+        key: key(remote)?,
         connect_timeout: remote.connect_timeout,
         stall_timeout: remote.stall_timeout,
         load_timeout: remote.load_timeout,

@@ -8,6 +8,7 @@
 
 mod embedded;
 pub mod grpc;
+pub mod http;
 mod prompt;
 
 use std::path::PathBuf;
@@ -22,6 +23,10 @@ use tokio::time::Instant;
 use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId};
 
 pub use grpc::{Config as GrpcConfig, Grpc, GrpcError};
+
+pub use http::{
+    FixedAdapter, LlamaCpp, LlamaCppConfig, OpenAi, OpenAiConfig, RemoteConfig, UrlError, Vllm, VllmConfig,
+};
 
 pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, Memory, ServedBase};
 

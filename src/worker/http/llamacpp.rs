@@ -1,0 +1,208 @@
+//! llama.cpp's server: its adapters are those it was started with.
+//!
+//! Without a list of adapters it answers with all of them at once, or from a
+//! cache that another one filled. So every request names every adapter with
+//! its share, and the server is told at its start to apply none by itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use serde_json::{Value, json};
+use tracing::warn;
+
+use super::RemoteConfig;
+use super::chunk::ModelCheck;
+use super::client::{Client, UrlError};
+use super::poll::{self, Lost, Watch};
+use super::request::{Dialect, Explicit};
+use super::upstream::{self, Generation};
+use crate::types::{AdapterKey, BaseName, TenantId};
+use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// With one base model.
+    pub remote: RemoteConfig,
+    pub adapters: Vec<FixedAdapter>,
+}
+
+/// An adapter that the server was started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedAdapter {
+    pub tenant: TenantId,
+    pub name: Arc<str>,
+    pub revision: u32,
+    /// The name of its file in `--lora`.
+    pub file: String,
+}
+
+pub struct LlamaCpp {
+    client: Arc<Client>,
+    remote: RemoteConfig,
+    adapters: Vec<FixedAdapter>,
+    server: Arc<Mutex<Server>>,
+    watch: Watch,
+}
+
+/// What is known of the running server.
+#[derive(Default)]
+struct Server {
+    instance: String,
+    /// File name → id.
+    ids: HashMap<String, u64>,
+    all: Vec<u64>,
+}
+
+const DIALECT: Dialect = Dialect {
+    explicit: Explicit::All,
+    max_tokens: "max_tokens",
+    running_usage: false,
+    forbidden: &[
+        ("lora", "chooses adapters"),
+        ("id_slot", "chooses whose cache is used"),
+        ("cache_prompt", "is set by what is safe"),
+        ("n_predict", "is another name of max_tokens"),
+        ("n_keep", "changes the context's meaning"),
+        ("n_cache_reuse", "reuses other prompts' caches"),
+    ],
+};
+
+// === impl LlamaCpp ===
+
+impl LlamaCpp {
+    /// Called inside a Tokio runtime, where the worker is then asked how it
+    /// is; it may come up later.
+    pub fn start(config: Config) -> Result<Self, UrlError> {
+        let Config { remote, adapters } = config;
+        let client = Client::new(&remote.url, remote.key.as_ref(), remote.connect_timeout)?;
+        let server = Arc::new(Mutex::new(Server::default()));
+        let (asked, known, wanted) = (client.clone(), server.clone(), adapters.clone());
+        let watch = Watch::start(remote.url.clone(), remote.poll_interval, move || {
+            let (client, server, wanted) = (asked.clone(), known.clone(), wanted.clone());
+            async move { look(&client, &server, &wanted).await }
+        });
+        Ok(Self { client, remote, adapters, server, watch })
+    }
+
+    /// The full list of adapters for one request: one at its full share, the
+    /// others at none.
+    fn shares(&self, adapter: Option<&AdapterKey>) -> Result<Vec<Value>, WorkerError> {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = match adapter {
+            None => None,
+            Some(key) => Some(self.id(&server, key)?),
+        };
+        let share = |id: &u64| json!({ "id": id, "scale": if chosen == Some(*id) { 1.0 } else { 0.0 } });
+        Ok(server.all.iter().map(share).collect())
+    }
+
+    fn id(&self, server: &Server, key: &AdapterKey) -> Result<u64, WorkerError> {
+        let missing = |what: String| WorkerError::AdapterUnavailable(what);
+        let fixed = self.fixed(key).ok_or_else(|| missing(format!("the server was not started with {key}")))?;
+        let id = server.ids.get(&fixed.file).copied();
+        id.ok_or_else(|| missing(format!("the server has no adapter from a file `{}`", fixed.file)))
+    }
+
+    fn fixed(&self, key: &AdapterKey) -> Option<&FixedAdapter> {
+        let same = |it: &&FixedAdapter| it.tenant == key.tenant && it.name == key.name && it.revision == key.revision;
+        self.adapters.iter().find(same)
+    }
+}
+
+impl Driver for LlamaCpp {
+    fn bases(&self) -> Vec<BaseName> {
+        self.remote.bases()
+    }
+
+    fn generate(&self, call: Call) -> BoxFuture<'_, Result<Started, WorkerError>> {
+        async move {
+            let Some(model) = self.remote.model(&call.base) else {
+                return Err(WorkerError::Unavailable(format!("{} is not served here", call.base)));
+            };
+            let shares = self.shares(call.adapter.as_ref())?;
+            let ours = if shares.is_empty() { Vec::new() } else { vec![("lora", Value::from(shares))] };
+            let check = ModelCheck::Equal(model.to_owned());
+            let generation = Generation { request: &call.request, model, check, prefix: "/v1", ours };
+            upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, WorkerError::Unavailable)
+                .await
+        }
+        .boxed()
+    }
+
+    fn accepts(&self, adapter: &AdapterKey) -> bool {
+        self.fixed(adapter).is_some()
+    }
+
+    fn load_adapter(&self, adapter: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>> {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        // It takes memory whether or not it is used, so it is not counted against what may be loaded.
+        let there = self.id(&server, &adapter.key).map(|_| LoadedAdapter { bytes: 0 });
+        std::future::ready(there).boxed()
+    }
+
+    fn unload_adapter(&self, _: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn status(&self) -> Status {
+        self.watch.status()
+    }
+}
+
+async fn look(client: &Arc<Client>, server: &Mutex<Server>, wanted: &[FixedAdapter]) -> Result<Status, Lost> {
+    poll::text(client, "/health").await?;
+    let slots = poll::text(client, "/slots").await.ok();
+    let slots: Value = slots.and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
+    let busy = |slot: &&Value| slot.get("is_processing") == Some(&Value::Bool(true));
+    let batch_rows = slots.as_array().map_or(0, |slots| slots.iter().filter(busy).count() as u64);
+    // Both are switched on by arguments of its start.
+    let metrics = poll::text(client, "/metrics").await.ok();
+    let waiting = metrics.as_ref().and_then(|(_, text)| poll::metric(text, "llamacpp:requests_deferred"));
+    let started = metrics.as_ref().and_then(|(headers, _)| headers.get("process-start-time-unix"));
+    let instance = started.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+
+    let (_, listed) = poll::text(client, "/lora-adapters").await?;
+    let listed: Value = serde_json::from_str(&listed).unwrap_or(Value::Null);
+    let listed = listed.as_array().cloned().unwrap_or_default();
+    let found = Server::of(instance, &listed);
+    let (new, apply) = {
+        let mut known = server.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = known.instance != found.instance || known.ids != found.ids;
+        *known = found;
+        (new, listed.iter().any(|it| it.get("scale").and_then(Value::as_f64).is_some_and(|scale| scale != 0.0)))
+    };
+    if apply {
+        // None by itself.
+        client.post("/lora-adapters", b"[]".to_vec()).await?.bytes(upstream::MAX_ANSWER).await?;
+    }
+    if new {
+        let server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        for adapter in wanted.iter().filter(|adapter| !server.ids.contains_key(&adapter.file)) {
+            warn!(file = adapter.file, tenant = %adapter.tenant, name = %adapter.name, "the server was not started with this adapter, or with two of the name");
+        }
+    }
+    // Nothing comes or goes, so there is no account to give.
+    Ok(Status { unhealthy: None, batch_rows, waiting: waiting.unwrap_or(0.0) as u64, kv_tokens: 0, held: None })
+}
+
+// === impl Server ===
+
+impl Server {
+    /// A file name that two adapters have leads to neither.
+    fn of(instance: String, listed: &[Value]) -> Self {
+        let mut server = Self { instance, ..Self::default() };
+        let mut twice = Vec::new();
+        for adapter in listed {
+            let Some(id) = adapter.get("id").and_then(Value::as_u64) else { continue };
+            server.all.push(id);
+            let path = adapter.get("path").and_then(Value::as_str).unwrap_or_default();
+            let file = path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
+            if server.ids.insert(file.clone(), id).is_some() {
+                twice.push(file);
+            }
+        }
+        server.ids.retain(|file, _| !twice.contains(file));
+        server
+    }
+}

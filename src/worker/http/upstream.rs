@@ -1,0 +1,189 @@
+//! A generation at an OpenAI-compatible endpoint, from request to last event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use http::StatusCode;
+use serde_json::Value;
+
+use super::chunk::{ModelCheck, Reader, shortened};
+use super::client::{Client, ClientError, Response};
+use super::request::{self, Dialect};
+use super::sse::Decoder;
+use crate::types::{Error, ErrorKind, GenerateRequest};
+use crate::worker::{EventSource, Started, WorkerError};
+
+/// Of an answer that is no stream.
+pub(super) const MAX_ANSWER: usize = 4 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timeouts {
+    pub(super) first_byte: Duration,
+    pub(super) stall: Duration,
+}
+
+/// One generation to run.
+pub(super) struct Generation<'a> {
+    pub(super) request: &'a GenerateRequest,
+    /// What the worker calls the model.
+    pub(super) model: &'a str,
+    pub(super) check: ModelCheck,
+    /// Before `/chat/completions`.
+    pub(super) prefix: &'static str,
+    /// Fields of the driver's own.
+    pub(super) ours: Vec<(&'static str, Value)>,
+}
+
+/// An answer that is being read.
+struct Answer {
+    response: Response,
+    decoder: Decoder,
+    reader: Reader,
+    stall: Duration,
+}
+
+/// `missing` says what it means that the worker does not know the model.
+pub(super) async fn generate(
+    client: &Arc<Client>,
+    timeouts: Timeouts,
+    dialect: &Dialect,
+    generation: Generation<'_>,
+    missing: impl FnOnce(String) -> WorkerError,
+) -> Result<Started, WorkerError> {
+    let Generation { request, model, check, prefix, ours } = generation;
+    let body = request::body(dialect, request, model, ours).map_err(WorkerError::Refused)?;
+    let path = format!("{prefix}{}", request::path(request));
+    let response = tokio::time::timeout(timeouts.first_byte, client.post(&path, body)).await;
+    let response = response.map_err(|_| silent(timeouts.first_byte))?.map_err(lost)?;
+    if response.status != StatusCode::OK {
+        let status = response.status;
+        let text = tokio::time::timeout(timeouts.stall, response.bytes(MAX_ANSWER)).await;
+        let text = text.ok().and_then(Result::ok).unwrap_or_default();
+        return Err(refusal(status, &text, missing));
+    }
+    let reader = Reader::new(request, check, dialect.running_usage);
+    let mut answer = Answer { response, decoder: Decoder::default(), reader, stall: timeouts.stall };
+    // Until it is known how long the prompt is, or an event exists.
+    while !answer.reader.has_events() && answer.reader.prompt_tokens().is_none() {
+        answer.read(timeouts.first_byte).await?;
+    }
+    Ok(Started { prompt_tokens: answer.reader.prompt_tokens(), events: events(answer) })
+}
+
+fn events(answer: Answer) -> EventSource {
+    let next = async |answer: Option<Answer>| {
+        let mut answer = answer?;
+        loop {
+            if let Some(event) = answer.reader.event() {
+                let last = answer.reader.done() && !answer.reader.has_events();
+                if last {
+                    answer.finish().await;
+                    return Some((Ok(event), None));
+                }
+                return Some((Ok(event), Some(answer)));
+            }
+            let stall = answer.stall;
+            if let Err(error) = answer.read(stall).await {
+                return Some((Err(error), None));
+            }
+        }
+    };
+    Box::pin(stream::unfold(Some(answer), next).boxed())
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Reads on until something new was understood, for at most `patience`.
+    async fn read(&mut self, patience: Duration) -> Result<(), WorkerError> {
+        if let Some(data) = self.decoder.next_event() {
+            return self.reader.data(&data);
+        }
+        let data = tokio::time::timeout(patience, self.response.data()).await.map_err(|_| silent(patience))?;
+        match data {
+            Ok(Some(bytes)) => {
+                self.decoder.push(&bytes).map_err(|_| failed("an event of its answer is too long"))?;
+                Ok(())
+            }
+            Ok(None) => Err(failed("it ended its answer early")),
+            Err(error) => Err(failed(&error.to_string())),
+        }
+    }
+
+    /// Behind the last event there is only the body's end. The connection is
+    /// kept where that comes at once.
+    async fn finish(mut self) {
+        const AT_ONCE: Duration = Duration::from_millis(20);
+        if let Ok(Ok(None)) = tokio::time::timeout(AT_ONCE, self.response.data()).await {
+            self.response.done();
+        }
+    }
+}
+
+fn failed(what: &str) -> WorkerError {
+    WorkerError::Failed(what.to_owned())
+}
+
+fn silent(time: Duration) -> WorkerError {
+    WorkerError::Failed(format!("it was silent for {} seconds", time.as_secs_f64()))
+}
+
+pub(super) fn lost(error: ClientError) -> WorkerError {
+    match error {
+        ClientError::Connect(_) | ClientError::ConnectTimeout => WorkerError::Unavailable(error.to_string()),
+        ClientError::Http(_) | ClientError::TooLong(_) | ClientError::Request(_) => {
+            WorkerError::Failed(error.to_string())
+        }
+    }
+}
+
+/// The text of an error in OpenAI's form, for the log.
+pub(super) fn error_text(body: &[u8]) -> String {
+    let error: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let text = error.pointer("/error/message").or_else(|| error.get("message")).and_then(Value::as_str);
+    shortened(text.unwrap_or(&String::from_utf8_lossy(body)))
+}
+
+/// An answer other than 200. What the worker wrote goes to the log; what the
+/// client reads are our words.
+fn refusal(status: StatusCode, body: &[u8], missing: impl FnOnce(String) -> WorkerError) -> WorkerError {
+    let text = error_text(body);
+    let detail = format!("{}: {text}", status.as_u16());
+    match status.as_u16() {
+        400 | 413 | 422 => WorkerError::Refused(invalid(body, &text).with_detail(detail)),
+        404 => missing(detail),
+        429 => WorkerError::Busy,
+        408 | 502..=504 => WorkerError::Unavailable(detail),
+        _ => WorkerError::Failed(detail),
+    }
+}
+
+fn invalid(body: &[u8], text: &str) -> Error {
+    let error: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let error = error.get("error").unwrap_or(&error);
+    let said = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();
+    let param = said("param").trim_start_matches("body.");
+    let too_long = said("code") == "context_length_exceeded"
+        || said("type") == "exceed_context_size_error"
+        || text.contains("maximum context length")
+        || text.contains("max_model_len");
+    if too_long {
+        let message = "The request does not fit into this model's context: prompt and completion together are too \
+                       long. Please reduce the length of either one.";
+        return Error::new(ErrorKind::ContextTooLong, message);
+    }
+    // A plain name is a field of the request; anything else is the worker's inside.
+    let plain = !param.is_empty()
+        && param.len() <= 64
+        && param.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.[]".contains(&c));
+    if text.starts_with("n must be 1") {
+        return Error::invalid("n", "Invalid value for 'n': this model gives one choice where the temperature is 0.");
+    }
+    match plain {
+        true => {
+            Error::invalid(param.to_owned(), format!("Invalid value for '{param}': this model does not support it."))
+        }
+        false => Error::new(ErrorKind::InvalidRequest, "This model does not support a value of the request."),
+    }
+}

@@ -1,0 +1,265 @@
+//! vLLM: adapters are loaded while it runs, by path.
+//!
+//! It checks no shapes and keys its prefix cache by an adapter's name and path,
+//! so an adapter that comes here was validated before, and each has a name and
+//! a folder that are no other's, ever: both hold its digest. Nothing is loaded
+//! in place.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::RemoteConfig;
+use super::chunk::ModelCheck;
+use super::client::{Client, UrlError};
+use super::poll::{self, Lost, Watch};
+use super::request::{Dialect, Explicit};
+use super::upstream::{self, Generation, MAX_ANSWER};
+use crate::types::{AdapterKey, BaseName, TenantId};
+use crate::worker::{AdapterLoad, Call, Driver, Held, LoadedAdapter, Started, Status, WorkerError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub remote: RemoteConfig,
+}
+
+pub struct Vllm {
+    client: Arc<Client>,
+    remote: RemoteConfig,
+    watch: Watch,
+}
+
+const DIALECT: Dialect = Dialect {
+    explicit: Explicit::Temperature,
+    max_tokens: "max_tokens",
+    running_usage: true,
+    forbidden: &[
+        ("chat_template", "a template runs at the worker"),
+        ("kv_transfer_params", "reaches other requests' caches"),
+        ("logits_processors", "names code to run at the worker"),
+        ("lora_request", "names an adapter"),
+        ("priority", "overtakes other tenants"),
+        ("prompt_embeds", "is read as a tensor file"),
+        ("request_id", "may be another request's"),
+        ("vllm_xargs", "whatever the worker's plugins make of it"),
+    ],
+};
+
+/// Below it, loading an adapter while others generate could give a running
+/// request another tenant's adapter (vllm-project/vllm#47724).
+const SAFE_LOADING: (u32, u32) = (0, 25);
+
+// === impl Vllm ===
+
+impl Vllm {
+    /// Called inside a Tokio runtime, where the worker is then asked how it
+    /// is; it may come up later.
+    pub fn start(config: Config) -> Result<Self, UrlError> {
+        let remote = config.remote;
+        let client = Client::new(&remote.url, remote.key.as_ref(), remote.connect_timeout)?;
+        let (asked, models) = (client.clone(), remote.models.clone());
+        let mut known_version = false;
+        let watch = Watch::start(remote.url.clone(), remote.poll_interval, move || {
+            let first = !std::mem::replace(&mut known_version, true);
+            let (client, models) = (asked.clone(), models.clone());
+            async move {
+                if first {
+                    warn_of_version(&client).await;
+                }
+                look(&client, &models).await
+            }
+        });
+        Ok(Self { client, remote, watch })
+    }
+
+    async fn load(&self, load: AdapterLoad) -> Result<LoadedAdapter, WorkerError> {
+        let unavailable = |what: String| WorkerError::AdapterUnavailable(what);
+        let name = engine_name(&load.key);
+        let folder = std::path::absolute(&load.folder).map_err(|error| unavailable(error.to_string()))?;
+        let bytes = weights_bytes(&folder).await.map_err(unavailable)?;
+        let body = json!({ "lora_name": name, "lora_path": folder });
+        let (status, text) = self.ask("/v1/load_lora_adapter", &body).await?;
+        if status == StatusCode::OK {
+            return Ok(LoadedAdapter { bytes });
+        }
+        let text = upstream::error_text(text.as_bytes());
+        Err(match status.as_u16() {
+            // The name is this artifact's and no other's.
+            400 if text.contains("has already been loaded") => return Ok(LoadedAdapter { bytes }),
+            404 => unavailable(format!("the worker does not find the folder: {text}")),
+            // Said of artifacts with every status, 500 too.
+            _ if is_about_artifact(&text) => WorkerError::AdapterInvalid(text),
+            code => unavailable(format!("{code}: {text}")),
+        })
+    }
+
+    async fn ask(&self, path: &str, body: &Value) -> Result<(StatusCode, String), WorkerError> {
+        let asking = async {
+            let response = self.client.post(path, body.to_string().into_bytes()).await?;
+            let status = response.status;
+            let text = response.bytes(MAX_ANSWER).await?;
+            Ok((status, String::from_utf8_lossy(&text).into_owned()))
+        };
+        let answered = tokio::time::timeout(self.remote.load_timeout, asking).await;
+        let answered = answered.map_err(|_| WorkerError::AdapterUnavailable("it did not answer in time".to_owned()))?;
+        answered.map_err(|error: super::client::ClientError| WorkerError::AdapterUnavailable(error.to_string()))
+    }
+}
+
+impl Driver for Vllm {
+    fn bases(&self) -> Vec<BaseName> {
+        self.remote.bases()
+    }
+
+    fn generate(&self, call: Call) -> BoxFuture<'_, Result<Started, WorkerError>> {
+        async move {
+            let Some(base) = self.remote.model(&call.base) else {
+                return Err(WorkerError::Unavailable(format!("{} is not served here", call.base)));
+            };
+            let name = call.adapter.as_ref().map(engine_name);
+            let model = name.as_deref().unwrap_or(base);
+            let generation = Generation {
+                request: &call.request,
+                model,
+                check: ModelCheck::Equal(model.to_owned()),
+                prefix: "/v1",
+                ours: Vec::new(),
+            };
+            let missing = |detail| match &call.adapter {
+                Some(_) => WorkerError::AdapterMissing(detail),
+                None => WorkerError::Unavailable(detail),
+            };
+            upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, missing).await
+        }
+        .boxed()
+    }
+
+    fn load_adapter(&self, adapter: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>> {
+        self.load(adapter).boxed()
+    }
+
+    fn unload_adapter(&self, key: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>> {
+        async move {
+            let body = json!({ "lora_name": engine_name(&key) });
+            match self.ask("/v1/unload_lora_adapter", &body).await? {
+                (StatusCode::OK | StatusCode::NOT_FOUND, _) => Ok(()),
+                (status, text) => {
+                    Err(WorkerError::Failed(format!("{}: {}", status.as_u16(), upstream::error_text(text.as_bytes()))))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn status(&self) -> Status {
+        self.watch.status()
+    }
+}
+
+/// The adapter's name at the engine: of this artifact alone, and never again
+/// of another.
+fn engine_name(key: &AdapterKey) -> String {
+    format!("{}/{}@{}-{}", key.tenant, key.name, key.revision, key.digest)
+}
+
+fn key_of(engine_name: &str) -> Option<AdapterKey> {
+    let (tenant, rest) = engine_name.split_once('/')?;
+    let (name, rest) = rest.rsplit_once('@')?;
+    let (revision, digest) = rest.split_once('-')?;
+    let key = AdapterKey {
+        tenant: TenantId::new(tenant),
+        name: name.into(),
+        revision: revision.parse().ok()?,
+        digest: digest.into(),
+    };
+    (digest.len() == 64).then_some(key)
+}
+
+/// vLLM's words for what is wrong with an artifact.
+fn is_about_artifact(text: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "LoRA rank",
+        "doesn't contain tensors",
+        "expected target modules",
+        "invalid header",
+        "HeaderTooLarge",
+        "does not support",
+    ];
+    WORDS.iter().any(|words| text.contains(words))
+}
+
+async fn weights_bytes(folder: &Path) -> Result<u64, String> {
+    let file: PathBuf = folder.join("adapter_model.safetensors");
+    let look = move || std::fs::metadata(&file).map(|found| found.len()).map_err(|error| error.to_string());
+    tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?
+}
+
+async fn look(client: &Arc<Client>, models: &[(BaseName, String)]) -> Result<Status, Lost> {
+    let as_of = Instant::now();
+    poll::text(client, "/health").await?;
+    let (_, metrics) = poll::text(client, "/metrics").await?;
+    let (_, listed) = poll::text(client, "/v1/models").await?;
+    let listed: Value = serde_json::from_str(&listed).unwrap_or(Value::Null);
+    let cards = listed.get("data").and_then(Value::as_array).into_iter().flatten();
+    let names: Vec<&str> = cards.filter_map(|card| card.get("id").and_then(Value::as_str)).collect();
+    let missing = models.iter().find(|(_, model)| !names.contains(&model.as_str()));
+    let count = |name: &str| poll::metric(&metrics, name).unwrap_or(0.0) as u64;
+    // Its processes have no id of their own.
+    let instance = poll::metric(&metrics, "process_start_time_seconds").map_or_else(String::new, |it| it.to_string());
+    let adapters = names.iter().filter_map(|name| Some((key_of(name)?, 0))).collect();
+    Ok(Status {
+        unhealthy: missing.map(|(base, model)| format!("it does not serve {base} as `{model}`")),
+        batch_rows: count("vllm:num_requests_running"),
+        waiting: count("vllm:num_requests_waiting"),
+        // It tells the share that is in use, and not of what.
+        kv_tokens: 0,
+        held: Some(Arc::new(Held { instance, adapters, as_of })),
+    })
+}
+
+async fn warn_of_version(client: &Arc<Client>) {
+    let asked = tokio::time::timeout(Duration::from_secs(2), poll::text(client, "/version")).await;
+    let Ok(Ok((_, text))) = asked else { return };
+    let version: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let version = version.get("version").and_then(Value::as_str).unwrap_or_default();
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    if let (Some(Some(major)), Some(Some(minor))) = (parts.next(), parts.next())
+        && (major, minor) < SAFE_LOADING
+    {
+        warn!(version, "this vLLM may answer with another tenant's adapter while one is loaded: use 0.25 or later");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_name_leads_back_to_its_key_and_no_two_keys_have_one() {
+        let key = |tenant: &str, name: &str, revision, digest: char| AdapterKey {
+            tenant: TenantId::new(tenant),
+            name: name.into(),
+            revision,
+            digest: digest.to_string().repeat(64).into(),
+        };
+        let keys = [
+            key("acme", "a", 1, 'a'),
+            key("acme", "a", 2, 'a'),
+            key("acme", "a", 1, 'b'),
+            key("acme", "b-1", 1, 'a'),
+            key("globex", "a", 1, 'a'),
+        ];
+        for one in &keys {
+            assert_eq!(key_of(&engine_name(one)).as_ref(), Some(one));
+            assert_eq!(keys.iter().filter(|other| engine_name(other) == engine_name(one)).count(), 1);
+        }
+        assert_eq!(key_of("smollm2"), None);
+        assert_eq!(key_of("org/model@1-short"), None);
+    }
+}
