@@ -1,37 +1,132 @@
-//! What adapters exist: the [`Catalogue`] of artifacts, by [`AdapterKey`].
+//! What adapters exist: the [`Catalogue`].
 //!
-//! The catalogue holds what the configuration lists. It knows where an
-//! artifact lies and what it must hash to; reading and checking it is the
-//! engine's business, since only that knows the base model's shapes.
+//! Adapters are published while the gateway runs: staged, validated by whoever
+//! knows the base models' shapes ([`Inspect`]), stored under their tenant and
+//! digest ([`artifacts`]), and written down ([`database`], SQLite or Postgres).
+//! Every gateway polls the database's version and swaps its [`snapshot`] when
+//! that has grown; requests read the snapshot alone. So the database, and the
+//! store too, may be away: that stops publishing, and nothing that runs.
+//!
+//! Revisions are immutable and their numbers are never given twice. A model
+//! name answers with the newest revision that is not retired, or with the one
+//! that it is pinned to; `name@3` is revision 3 whatever else is there.
+//!
+//! What the configuration lists is in the snapshot too, and in no database.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+mod archive;
+mod artifacts;
+mod catalogue;
+mod database;
+mod error;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
-use crate::types::{AdapterKey, BaseName};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// One revision of an adapter.
+use crate::types::{AdapterKey, BaseName, Secret, TenantId};
+
+pub use catalogue::{Catalogue, Listed, Published, Staging};
+pub use database::Refused;
+pub use error::{ChangeError, FetchError, OpenError, PublishError};
+
+pub const CONFIG_FILE: &str = "adapter_config.json";
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Of this gateway alone: what is being published, and the copies that
+    /// workers read.
+    pub data_dir: PathBuf,
+    /// `sqlite:` or `postgres:`; may hold a password.
+    pub database: Secret,
+    pub artifacts: ArtifactStore,
+    /// How often other gateways' changes are looked for.
+    pub poll_interval: Duration,
+    /// Of an adapter's weights file.
+    pub max_adapter_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArtifactStore {
+    Folder(PathBuf),
+    S3 {
+        bucket: String,
+        prefix: String,
+        /// Of an S3-compatible store that is not AWS.
+        endpoint: Option<String>,
+        region: String,
+        access_key: Secret,
+        secret_key: Secret,
+    },
+}
+
+/// What is known of an adapter that may be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifact {
     pub key: AdapterKey,
     /// The base model that the adapter was trained on.
     pub base: BaseName,
-    /// A PEFT folder: `adapter_config.json` and `adapter_model.safetensors`.
-    pub folder: PathBuf,
 }
 
-#[derive(Debug, Clone, Default)]
-pub struct Catalogue {
-    artifacts: HashMap<AdapterKey, Artifact>,
+/// A revision that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub key: AdapterKey,
+    pub base: BaseName,
+    pub rank: u32,
+    /// Of the weights file.
+    pub bytes: u64,
+    /// Unix seconds.
+    pub created: u64,
+    pub retired: Option<u64>,
 }
 
-// === impl Catalogue ===
+/// What to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    pub tenant: TenantId,
+    pub name: String,
+    pub base: BaseName,
+    pub source: Source,
+    /// What the artifact's digest has to be.
+    pub digest: Option<String>,
+}
 
-impl Catalogue {
-    pub fn insert(&mut self, artifact: Artifact) {
-        self.artifacts.insert(artifact.key.clone(), artifact);
-    }
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A folder with both files, staged.
+    Folder(PathBuf),
+    /// A `.tar` or `.tar.gz`, staged.
+    Archive(PathBuf),
+    /// A place in the artifact store.
+    Uri(String),
+}
 
-    pub fn get(&self, key: &AdapterKey) -> Option<&Artifact> {
-        self.artifacts.get(key)
+/// What validation found in an artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// SHA-256, in lower-case hexadecimal digits.
+    pub digest: String,
+    pub rank: u32,
+    pub bytes: u64,
+}
+
+/// Holds artifacts against base models; this room knows neither's inside.
+pub trait Inspect: Send + Sync + 'static {
+    /// Whether there is a base model of this name, and what may be published for it.
+    fn knows(&self, base: &BaseName) -> bool;
+
+    /// Reads the whole artifact: called where that delays nobody.
+    fn inspect(&self, base: &BaseName, folder: &Path) -> Result<Inspected, PublishError>;
+}
+
+/// Names become paths and parts of other names.
+fn plain_name(name: &str) -> Result<(), PublishError> {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
+    if (1..=64).contains(&name.len()) && name.bytes().all(plain) && name != "." && name != ".." {
+        return Ok(());
     }
+    Err(PublishError::InvalidName(name.chars().take(100).collect()))
 }

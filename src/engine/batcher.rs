@@ -24,7 +24,7 @@ use super::forward::{Forward, Slice, Wanted};
 use super::kernels::Team;
 use super::model::Model;
 use super::sampler::Sampled;
-use super::sequence::Sequence;
+use super::sequence::{Reader, Sequence};
 
 /// How often it is looked again while all readers lag, or other engines have the memory that those who wait need.
 const NOTHING_TO_STEP: Duration = Duration::from_millis(2);
@@ -225,6 +225,11 @@ impl Batcher {
     }
 
     fn step(&mut self, parts: &[Part]) {
+        let prefill = parts.iter().any(|part| part.tokens > 1);
+        let readers: Vec<Reader> = match prefill {
+            true => parts.iter().map(|part| self.running[part.sequence].reader()).collect(),
+            false => Vec::new(),
+        };
         let mut batch = Vec::with_capacity(parts.len());
         let mut samplers = Vec::with_capacity(parts.len());
         let mut rest = self.running.iter_mut().enumerate();
@@ -242,7 +247,9 @@ impl Batcher {
                 wanted: part.wanted,
             });
         }
-        let logits = self.forward.run(&self.model, &mut self.team, &mut batch);
+        // A step that reads prompts takes long; one that nobody waits for any more ends early.
+        let wanted = || readers.is_empty() || readers.iter().any(|reader| !reader.gone());
+        let Some(logits) = self.forward.run(&self.model, &mut self.team, &mut batch, wanted) else { return };
         let isa = self.team.isa();
         let mut draws: Vec<_> =
             samplers.into_iter().zip(logits).map(|(sampler, logits)| (sampler, logits, None)).collect();

@@ -70,8 +70,15 @@ struct Store<'a, 'b> {
 
 impl Forward {
     /// Runs all slices through the model and advances their caches. Returns the logits of the wanted positions, in
-    /// order; they may be changed in place.
-    pub fn run(&mut self, model: &Model, team: &mut Team, batch: &mut [Slice<'_>]) -> &mut [Vec<f32>] {
+    /// order; they may be changed in place. Between two layers `wanted` is asked whether anybody still waits for the
+    /// result; where nobody does, the work ends with `None`, and the caches are as long as before.
+    pub fn run(
+        &mut self,
+        model: &Model,
+        team: &mut Team,
+        batch: &mut [Slice<'_>],
+        wanted: impl Fn() -> bool,
+    ) -> Option<&mut [Vec<f32>]> {
         let isa = team.isa();
         let count = self.lay_out(model, batch);
         let rows = &mut self.rows[..count];
@@ -80,6 +87,9 @@ impl Forward {
             row.embed(model, slice);
         });
         for (index, layer) in model.layers.iter().enumerate() {
+            if !wanted() {
+                return None;
+            }
             team.each(rows, |_, row| row.normalise(isa, model, &layer.attn_norm));
             linear(team, &layer.qkv, rows, |row| (&row.input, &mut row.qkv));
             team.each(rows, |_, row| row.rotate(isa, model, layer, index, batch[row.slice].adapter));
@@ -98,7 +108,7 @@ impl Forward {
         for slice in batch.iter_mut() {
             slice.cache.advance(slice.tokens.len());
         }
-        self.logits(model, team, count)
+        Some(self.logits(model, team, count))
     }
 
     /// Gives every position of the batch a row.

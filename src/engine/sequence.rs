@@ -43,6 +43,21 @@ pub(super) struct Step {
     pub finish: Option<FinishReason>,
 }
 
+/// Whoever waits for a sequence's tokens, seen from a step that has the
+/// sequence itself in hand.
+pub(super) struct Reader {
+    switch: Switch,
+    steps: StepSender,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    pub(super) fn gone(&self) -> bool {
+        self.steps.is_closed() || self.switch.is_off()
+    }
+}
+
 // === impl Switch ===
 
 impl Switch {
@@ -78,6 +93,10 @@ impl Sequence {
     /// Nobody waits for more of it.
     pub(super) fn abandoned(&self) -> bool {
         self.steps.is_closed() || self.switch.is_off()
+    }
+
+    pub(super) fn reader(&self) -> Reader {
+        Reader { switch: self.switch.clone(), steps: self.steps.clone() }
     }
 
     /// The reader lags so far behind that another step might not find room.

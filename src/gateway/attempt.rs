@@ -46,6 +46,12 @@ pub(super) async fn first_event(
         };
         match begin(&lease, id, request).await {
             Ok((prompt_tokens, first, rest)) => return Ok(Attempt { lease, prompt_tokens, first, rest }),
+            Err(error @ WorkerError::AdapterMissing(_)) => {
+                // Not the worker's fault as a worker: it may load the adapter again.
+                warn!(%id, worker = %lease.worker(), %error, "the adapter was lost, loading it again");
+                lease.adapter_missing();
+                last = Some(failure::worker(&error));
+            }
             Err(error) if error.another_may_help() => {
                 warn!(%id, worker = %lease.worker(), %error, "no first event, trying another worker");
                 last = Some(failure::worker(&error));

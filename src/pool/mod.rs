@@ -77,6 +77,7 @@ impl Pool {
             .workers
             .iter()
             .filter(|worker| worker.bases.contains(&route.base) && !except.contains(&worker.name))
+            .filter(|worker| route.adapter.as_ref().is_none_or(|key| worker.driver.accepts(key)))
             .collect();
         let candidates: Vec<Candidate> =
             serving.iter().map(|worker| worker.candidate(route.adapter.as_ref())).collect();
@@ -157,9 +158,23 @@ impl Worker {
         self.residency.tasks()
     }
 
+    /// Unloads an adapter as soon as nobody uses it.
+    pub fn retire(&self, adapter: &AdapterKey) {
+        self.residency.retire(adapter);
+    }
+
+    /// Whether the adapter is loaded here, or about to be.
+    pub fn holds(&self, adapter: &AdapterKey) -> bool {
+        self.residency.holds(adapter)
+    }
+
     fn candidate(&self, adapter: Option<&AdapterKey>) -> Candidate {
+        let status = self.driver.status();
+        if let Some(held) = &status.held {
+            self.residency.reconcile(held);
+        }
         Candidate {
-            healthy: self.driver.status().unhealthy.is_none(),
+            healthy: status.unhealthy.is_none(),
             resident: adapter.is_none_or(|key| self.residency.holds(key)),
             leases: self.leases(),
         }
@@ -182,6 +197,14 @@ impl Worker {
 impl Lease {
     pub fn worker(&self) -> &Arc<str> {
         &self.worker.name
+    }
+
+    /// The worker has lost the adapter, against what was known of it: whoever
+    /// asks next has it loaded anew.
+    pub fn adapter_missing(&self) {
+        if let Some(pin) = &self.pin {
+            pin.forget();
+        }
     }
 
     pub async fn generate(&self, id: GenerationId, request: Arc<GenerateRequest>) -> Result<Started, WorkerError> {

@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::adapters::Artifact;
 use crate::telemetry::Metrics;
 use crate::types::AdapterKey;
-use crate::worker::{AdapterLoad, Driver, WorkerError};
+use crate::worker::{AdapterLoad, Driver, Held, WorkerError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -52,6 +52,10 @@ struct Entries {
     by_key: HashMap<AdapterKey, Entry>,
     /// Counts uses; the entry with the lowest stamp was used longest ago.
     clock: u64,
+    /// The run of the worker that the entries are of.
+    instance: String,
+    /// When the account was given that was looked at last.
+    reconciled: Option<Instant>,
 }
 
 struct Entry {
@@ -60,12 +64,16 @@ struct Entry {
     state: State,
     pins: usize,
     used: u64,
+    /// To be unloaded once nobody uses it, whatever memory there is.
+    retired: bool,
 }
 
 enum State {
     Loading(watch::Receiver<Option<Result<(), WorkerError>>>),
     Resident {
         bytes: u64,
+        /// What the worker said of itself before this says nothing of it.
+        since: Instant,
         /// An unload has failed. It is not tried again before the next load
         /// is done, or a worker that always refuses would be asked forever.
         stuck: bool,
@@ -119,6 +127,42 @@ impl Residency {
         self.0.tasks.len()
     }
 
+    /// Holds what is known against the worker's own account of itself. What an
+    /// earlier run of it had is gone, and so is what it no longer lists; what
+    /// it had loaded before we asked is there.
+    pub(super) fn reconcile(&self, held: &Held) {
+        let mut entries = self.0.entries();
+        if entries.reconciled == Some(held.as_of) {
+            return;
+        }
+        entries.reconciled = Some(held.as_of);
+        let restarted = !entries.instance.is_empty() && entries.instance != held.instance;
+        entries.instance.clone_from(&held.instance);
+        let listed = |key: &AdapterKey| held.adapters.iter().any(|(other, _)| other == key);
+        entries.by_key.retain(|key, entry| match entry.state {
+            State::Resident { since, .. } => {
+                let gone = since < held.as_of && !listed(key) && (restarted || entry.pins == 0);
+                if gone {
+                    warn!(worker = %self.0.worker, adapter = %key, "the worker no longer has the adapter");
+                }
+                !gone
+            }
+            State::Loading(_) | State::Leaving(_) => true,
+        });
+        for (key, _) in &held.adapters {
+            entries.adopt(key, held.as_of);
+        }
+    }
+
+    /// Unloads an adapter as soon as nobody uses it.
+    pub(super) fn retire(&self, key: &AdapterKey) {
+        let mut entries = self.0.entries();
+        if let Some(entry) = entries.by_key.get_mut(key) {
+            entry.retired = true;
+        }
+        self.0.make_room(&mut entries);
+    }
+
     /// Waits until the adapter is loaded and pins it. The error reaches only
     /// those who asked for this adapter.
     pub(super) async fn pin(&self, artifact: &Artifact) -> Result<Pin, WorkerError> {
@@ -155,6 +199,18 @@ impl Entries {
         self.by_key.get_mut(key).filter(|entry| entry.born == born)
     }
 
+    /// Takes an adapter for loaded that the worker lists and nobody asked for
+    /// here. Its memory is minded by whoever had it loaded, or by the worker.
+    fn adopt(&mut self, key: &AdapterKey, since: Instant) {
+        if self.by_key.contains_key(key) {
+            return;
+        }
+        self.clock += 1;
+        let (state, born) = (State::Resident { bytes: 0, since, stuck: false }, self.clock);
+        // As if it had been used longest ago.
+        self.by_key.insert(key.clone(), Entry { born, state, pins: 0, used: 0, retired: false });
+    }
+
     fn remove(&mut self, key: &AdapterKey, born: u64) {
         if self.get_mut(key, born).is_some() {
             self.by_key.remove(key);
@@ -168,6 +224,15 @@ impl Entries {
                 *stuck = false;
             }
         }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Loaded, and may be unloaded.
+    fn is_free(&self) -> bool {
+        matches!(self.state, State::Resident { stuck: false, .. })
     }
 }
 
@@ -197,7 +262,7 @@ impl Shared {
             None => {
                 let (tell, outcome) = watch::channel(None);
                 let state = State::Loading(outcome.clone());
-                entries.by_key.insert(key.clone(), Entry { born: used, state, pins: 1, used });
+                entries.by_key.insert(key.clone(), Entry { born: used, state, pins: 1, used, retired: false });
                 self.tasks.spawn_on(self.clone().load(artifact.clone(), used, tell), &self.runtime);
                 (used, Next::Load(outcome))
             }
@@ -224,7 +289,7 @@ impl Shared {
                 let mut entries = self.entries();
                 entries.unstick();
                 if let Some(entry) = entries.get_mut(&key, born) {
-                    entry.state = State::Resident { bytes: loaded.bytes, stuck: false };
+                    entry.state = State::Resident { bytes: loaded.bytes, since: Instant::now(), stuck: false };
                 }
                 self.make_room(&mut entries);
                 Ok(())
@@ -242,9 +307,14 @@ impl Shared {
     /// rest fits into the budget.
     fn make_room(self: &Arc<Self>, entries: &mut Entries) {
         loop {
+            let retired = entries.by_key.iter().find(|(_, entry)| entry.retired && entry.pins == 0 && entry.is_free());
+            if let Some(key) = retired.map(|(key, _)| key.clone()) {
+                self.start_unload(entries, key);
+                continue;
+            }
             let (mut held, mut oldest) = (0, None::<(u64, AdapterKey)>);
             for (key, entry) in &entries.by_key {
-                let State::Resident { bytes, stuck } = entry.state else { continue };
+                let State::Resident { bytes, stuck, .. } = entry.state else { continue };
                 held += bytes;
                 let free = entry.pins == 0 && !stuck;
                 if free && oldest.as_ref().is_none_or(|(used, _)| entry.used < *used) {
@@ -279,7 +349,7 @@ impl Shared {
             Err(error) => {
                 warn!(worker = %self.worker, adapter = %key, %error, "adapter not unloaded");
                 if let Some(entry) = entries.get_mut(&key, born) {
-                    entry.state = State::Resident { bytes, stuck: true };
+                    entry.state = State::Resident { bytes, since: Instant::now(), stuck: true };
                 }
                 // Its memory is still taken; another one may have to go.
                 self.make_room(&mut entries);
@@ -301,6 +371,14 @@ async fn caught<T>(work: impl Future<Output = Result<T, WorkerError>>) -> Result
 impl Pin {
     pub(super) fn key(&self) -> &AdapterKey {
         &self.key
+    }
+
+    /// The adapter turned out not to be loaded.
+    pub(super) fn forget(&self) {
+        let mut entries = self.shared.entries();
+        if entries.get_mut(&self.key, self.born).is_some_and(|entry| matches!(entry.state, State::Resident { .. })) {
+            entries.remove(&self.key, self.born);
+        }
     }
 }
 

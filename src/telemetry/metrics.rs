@@ -42,6 +42,9 @@ pub struct Metrics {
     adapter_loads: Family<OutcomeLabels, Counter>,
     adapter_load: Histogram,
     adapter_evictions: Counter,
+    adapter_publishes: Family<OutcomeLabels, Counter>,
+    adapters: Family<StateLabels, Gauge>,
+    catalogue_up: Gauge,
     build_info: Family<BuildLabels, Gauge<u64, AtomicU64>>,
 }
 
@@ -140,6 +143,9 @@ impl Default for Metrics {
             adapter_loads: Family::default(),
             adapter_load: Buckets(&LOAD_SECONDS).new_metric(),
             adapter_evictions: Counter::default(),
+            adapter_publishes: Family::default(),
+            adapters: Family::default(),
+            catalogue_up: Gauge::default(),
             build_info: Family::default(),
             registry: Registry::default(),
         };
@@ -172,6 +178,9 @@ impl Default for Metrics {
             metrics.adapter_load.clone(),
         );
         registry.register("adapter_evictions", "Adapters unloaded to make room", metrics.adapter_evictions.clone());
+        registry.register("adapter_publishes", "Publishes of adapters by how they ended", metrics.adapter_publishes.clone());
+        registry.register("adapters", "Published revisions by state", metrics.adapters.clone());
+        registry.register("catalogue_up", "Whether the catalogue's database answers", metrics.catalogue_up.clone());
         registry.register("build_info", "The running version; always 1", metrics.build_info.clone());
         metrics.build_info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         Self { registry, ..metrics }
@@ -224,6 +233,20 @@ impl Metrics {
         let outcome = if ok { "ok" } else { "error" };
         self.adapter_loads.get_or_create(&OutcomeLabels { outcome }).inc();
         self.adapter_load.observe(took.as_secs_f64());
+    }
+
+    pub fn adapter_published(&self, outcome: &'static str) {
+        self.adapter_publishes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    pub fn adapters(&self, published: usize, retired: usize) {
+        for (state, count) in [("published", published), ("retired", retired)] {
+            self.adapters.get_or_create(&StateLabels { state }).set(count as i64);
+        }
+    }
+
+    pub fn catalogue_up(&self, up: bool) {
+        self.catalogue_up.set(i64::from(up));
     }
 
     pub fn adapter_evicted(&self) {

@@ -2,7 +2,10 @@
 
 mod cli;
 mod clients;
+#[path = "../conformance/mod.rs"]
+mod conformance;
 mod disconnect;
+mod drivers;
 mod engine;
 mod grpc;
 mod http;

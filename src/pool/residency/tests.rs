@@ -326,3 +326,64 @@ async fn a_pin_dropped_outside_the_runtime_makes_room_all_the_same() {
     harness.settled().await;
     assert_eq!(harness.residency.resident(), 2);
 }
+
+fn held(instance: &str, names: &[&str]) -> Held {
+    let adapters = names.iter().map(|name| (artifact(name).key, 10)).collect();
+    Held { instance: instance.to_owned(), adapters, as_of: Instant::now() }
+}
+
+/// lessons: actual state is polled, keyed by the worker's instance.
+#[tokio::test(start_paused = true)]
+async fn what_a_restarted_worker_had_is_gone_and_is_loaded_again() {
+    let mut harness = Harness::new();
+    let pin = harness.loaded("a").await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    harness.residency.reconcile(&held("first run", &["a"]));
+    assert!(harness.residency.holds(&artifact("a").key));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    harness.residency.reconcile(&held("second run", &[]));
+    assert!(!harness.residency.holds(&artifact("a").key), "though it is pinned");
+    drop(pin);
+    drop(harness.loaded("a").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_given_before_a_load_says_nothing_of_it() {
+    let mut harness = Harness::new();
+    let before = held("run", &[]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    drop(harness.loaded("a").await);
+    harness.residency.reconcile(&before);
+    assert!(harness.residency.holds(&artifact("a").key));
+}
+
+/// lessons: the gateway forgets adapters when it restarts.
+#[tokio::test(start_paused = true)]
+async fn what_the_worker_had_before_we_asked_is_used_as_it_is() {
+    let harness = Harness::new();
+    harness.residency.reconcile(&held("run", &["a"]));
+    // No load was asked for: the scripted worker would have to answer it.
+    timeout(Duration::from_secs(1), harness.residency.pin(&artifact("a"))).await.expect("at once").expect("there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forgotten_adapter_is_loaded_by_the_next_who_asks() {
+    let mut harness = Harness::new();
+    let pin = harness.loaded("a").await;
+    pin.forget();
+    drop(harness.loaded("a").await);
+    drop(pin);
+    assert_eq!(harness.residency.pins(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retired_adapter_is_unloaded_once_nobody_uses_it() {
+    let mut harness = Harness::new();
+    let pin = harness.loaded("a").await;
+    harness.residency.retire(&artifact("a").key);
+    assert!(harness.asked.try_recv().is_err(), "it is in use");
+    drop(pin);
+    let asked = timeout(Duration::from_secs(1), harness.asked.recv()).await.expect("asked").expect("asked");
+    assert_eq!((asked.work, &*asked.name), (Work::Unload, "a"));
+    asked.answer.send(Ok(())).expect("waited for");
+}

@@ -1,0 +1,109 @@
+//! Why an adapter could not be published, changed or fetched. The texts are
+//! for the operator and the publisher; none holds a path of this machine or a
+//! secret.
+
+use thiserror::Error;
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PublishError {
+    #[error("`{0}` is not a name of 1 to 64 characters out of a-z, 0-9, `.`, `_` and `-`")]
+    InvalidName(String),
+    /// The configuration has an adapter or a model of this name.
+    #[error("`{0}` is a model of the tenant's configuration")]
+    NameTaken(String),
+    #[error("there is no tenant `{0}`")]
+    UnknownTenant(String),
+    #[error("there is no base model `{0}`")]
+    UnknownBase(String),
+    #[error("{0}")]
+    AdapterInvalid(String),
+    #[error("the archive is not safe to read: {0}")]
+    UnsafeArchive(String),
+    #[error("the archive cannot be read: {0}")]
+    BrokenArchive(String),
+    #[error("the artifact's digest is {found}, not {expected}")]
+    DigestMismatch { expected: String, found: String },
+    #[error("`{0}` is not a place in the artifact store")]
+    InvalidUri(String),
+    #[error("the artifact store has nothing at `{0}`")]
+    ArtifactNotFound(String),
+    #[error("the artifact store cannot be reached: {0}")]
+    StoreUnavailable(String),
+    #[error("the catalogue's database cannot be reached: {0}")]
+    CatalogueUnavailable(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChangeError {
+    #[error("the tenant has no published adapter `{0}`")]
+    NotFound(String),
+    #[error("revision {0} is retired")]
+    Retired(u32),
+    #[error("revision {0} is not retired: retire it first")]
+    NotRetired(u32),
+    #[error("there is no earlier revision to go back to")]
+    NothingBefore,
+    #[error("the catalogue's database cannot be reached: {0}")]
+    CatalogueUnavailable(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FetchError {
+    /// The artifact is not what its record says.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("{what}: {reason}")]
+    Setting { what: String, reason: String },
+    #[error("the catalogue's database does not take its tables: {0}")]
+    Migration(sqlx::migrate::MigrateError),
+}
+
+// === impl PublishError ===
+
+impl PublishError {
+    /// A name for programs to read.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidName(_) => "invalid_name",
+            Self::NameTaken(_) => "name_taken",
+            Self::UnknownTenant(_) => "unknown_tenant",
+            Self::UnknownBase(_) => "unknown_base",
+            Self::AdapterInvalid(_) => "adapter_invalid",
+            Self::UnsafeArchive(_) => "unsafe_archive",
+            Self::BrokenArchive(_) => "broken_archive",
+            Self::DigestMismatch { .. } => "digest_mismatch",
+            Self::InvalidUri(_) => "invalid_uri",
+            Self::ArtifactNotFound(_) => "artifact_not_found",
+            Self::StoreUnavailable(_) => "artifact_store_unavailable",
+            Self::CatalogueUnavailable(_) => "catalogue_unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Whether the same publish may be taken later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(_) | Self::CatalogueUnavailable(_) | Self::Internal(_))
+    }
+}
+
+// === impl ChangeError ===
+
+impl ChangeError {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "adapter_not_found",
+            Self::Retired(_) => "adapter_retired",
+            Self::NotRetired(_) => "adapter_not_retired",
+            Self::NothingBefore => "nothing_before",
+            Self::CatalogueUnavailable(_) => "catalogue_unavailable",
+        }
+    }
+}
