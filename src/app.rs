@@ -3,6 +3,7 @@
 //! Configuration → rooms → listeners. What is wrong with the configuration or
 //! with the files it names is found before anything is served.
 
+mod catalogue;
 mod drivers;
 mod inspect;
 mod resolve;
@@ -16,9 +17,10 @@ use std::time::Duration;
 use http::HeaderValue;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
 
+use crate::adapters::{Catalogue, OpenError};
 use crate::config::{Config, Cors, Loaded};
 use crate::edge;
 use crate::edge::http::{AllowOrigins, Coming, Readiness};
@@ -43,6 +45,8 @@ pub struct App {
     drain_timeout: Duration,
     /// The tasks that accept connections, and the operators' connections.
     servers: TaskTracker,
+    /// Unloads what leaves the catalogue.
+    _following: AbortOnDropHandle<()>,
 }
 
 /// Where it listens.
@@ -58,6 +62,10 @@ pub enum StartError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("worker {worker}: {source}")]
     Worker { worker: String, source: DriverError },
+    #[error("catalogue: {0}")]
+    Catalogue(#[from] OpenError),
+    #[error("catalogue: {0}")]
+    Secret(String),
 }
 
 /// Why a worker's driver could not be made.
@@ -88,7 +96,8 @@ impl App {
             ..edge::server::Config::default()
         };
         let coming = Coming::default();
-        serve_operators(ops, &server, coming.clone(), &shutdown, &servers);
+        let admin = edge::http::Admin { key: config.ops.admin_key, loopback: addresses.ops.ip().is_loopback() };
+        serve_operators(ops, &server, coming.clone(), admin, &shutdown, &servers);
 
         let metrics = Arc::new(Metrics::default());
         let drivers = match drivers::start(&config).await {
@@ -98,10 +107,28 @@ impl App {
                 return Err(error);
             }
         };
-        let gateway = gateway(&config, config.resolve(&digests), drivers, metrics, &shutdown);
+        let resolved = config.resolve(&digests);
+        let opened = catalogue::open(&config, resolved.adapters.clone(), metrics.clone()).await;
+        let catalogue = match opened {
+            Ok(catalogue) => catalogue,
+            Err(error) => {
+                shutdown.kill.cancel();
+                return Err(error);
+            }
+        };
+        let gateway = gateway(&config, resolved, drivers, catalogue, metrics, &shutdown);
+        let following = gateway.clone();
+        let following = AbortOnDropHandle::new(tokio::spawn(async move { following.follow_catalogue().await }));
         // Nobody else sets it.
         let _ = coming.set(gateway.clone());
-        let app = Self { addresses, gateway, shutdown, drain_timeout: config.shutdown.drain_timeout, servers };
+        let app = Self {
+            addresses,
+            gateway,
+            shutdown,
+            drain_timeout: config.shutdown.drain_timeout,
+            servers,
+            _following: following,
+        };
         app.serve_tenants(public, server, &config);
         app.shutdown.running();
         info!(public = %addresses.public, ops = %addresses.ops, "serving");
@@ -152,10 +179,11 @@ fn serve_operators(
     ops: Listener,
     server: &edge::server::Config,
     coming: Coming,
+    admin: edge::http::Admin,
     shutdown: &Shutdown,
     servers: &TaskTracker,
 ) {
-    let router = edge::http::ops_router(coming, phase_reasons(shutdown));
+    let router = edge::http::ops_router(coming, admin, phase_reasons(shutdown));
     let (kill, tasks, server) = (shutdown.kill.clone(), servers.clone(), server.clone());
     servers.spawn(async move {
         edge::server::serve(ops.listener, router, &server, kill.clone(), kill, &tasks).await;
@@ -176,14 +204,15 @@ fn gateway(
     config: &Config,
     resolved: Resolved,
     drivers: Vec<Arc<dyn Driver>>,
+    catalogue: Arc<Catalogue>,
     metrics: Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Arc<Gateway> {
     let workers = config.workers.iter().zip(drivers).map(|(worker, driver)| {
         let residency = ResidencyConfig { adapter_bytes: worker.adapter_bytes };
-        Worker::new(worker.name.as_str(), driver, residency, metrics.clone())
+        Worker::new(worker.name.as_str(), driver, residency, catalogue.clone(), metrics.clone())
     });
-    let pool = Pool::new(workers.collect(), resolved.catalogue);
+    let pool = Pool::new(workers.collect(), catalogue.clone());
     let live = Live::new(resolved.keyring, resolved.bases);
     Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()))
 }

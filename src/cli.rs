@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and the commands that need no server.
 
+pub(crate) mod adapters;
+
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     },
     /// Tell everything that is wrong with a configuration file
     Check { file: PathBuf },
+    /// Publish adapters to a running gateway, and see what became of them
+    Adapters(adapters::Arguments),
     /// Make keys and hash them for the configuration
     #[command(subcommand)]
     Keys(Keys),
@@ -143,7 +147,7 @@ fn key_from_input() -> Result<String, Failure> {
 }
 
 /// A line of the command's result.
-fn say(line: &str) -> Result<(), Failure> {
+pub(crate) fn say(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}").map_err(|error| Failure::Other(format!("standard output: {error}")))
 }
 

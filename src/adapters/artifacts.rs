@@ -122,7 +122,8 @@ impl Store {
     pub(super) async fn put(&self, key: &AdapterKey, files: &Files) -> Result<(), String> {
         // The configuration last: an artifact without one is not there.
         for (name, bytes) in [(WEIGHTS_FILE, &files.weights), (CONFIG_FILE, &files.config)] {
-            let put = self.store.put(&self.path(key, name), bytes.clone().into());
+            let path = self.path(key, name);
+            let put = self.store.put(&path, bytes.clone().into());
             let put = tokio::time::timeout(TIMEOUT, put).await.map_err(|_| "it took too long".to_owned())?;
             put.map_err(|error| error.to_string())?;
         }

@@ -229,7 +229,8 @@ impl Catalogue {
         plain_name(publish.tenant.as_str())?;
         plain_name(&publish.name)?;
         let Publish { tenant, name, base, source, digest } = publish;
-        let taken = |(artifact, _): &(Artifact, PathBuf)| artifact.key.tenant == *tenant && *artifact.key.name == **name;
+        let taken =
+            |(artifact, _): &(Artifact, PathBuf)| artifact.key.tenant == *tenant && *artifact.key.name == **name;
         if self.configured.iter().any(taken) {
             return Err(PublishError::NameTaken(name.clone()));
         }
@@ -481,7 +482,9 @@ impl Backing {
     fn is_down(&self, why: Option<String>) {
         let mut down = lock(&self.down);
         match (&*down, &why) {
-            (None, Some(why)) => warn!(why, "the catalogue's database is away: nothing can be published, all else goes on"),
+            (None, Some(why)) => {
+                warn!(why, "the catalogue's database is away: nothing can be published, all else goes on")
+            }
             (Some(_), None) => info!("the catalogue's database is back"),
             _ => {}
         }

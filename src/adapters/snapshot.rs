@@ -63,9 +63,7 @@ impl Snapshot {
     /// The names that answer, without those of single revisions.
     pub(super) fn models(&self, tenant: &TenantId) -> Vec<(Arc<str>, u64)> {
         let all = self.models.get(tenant).into_iter().flatten();
-        let named = all.filter(|(name, serving)| {
-            serving.route.adapter.as_ref().is_some_and(|key| key.name == **name)
-        });
+        let named = all.filter(|(name, serving)| serving.route.adapter.as_ref().is_some_and(|key| key.name == **name));
         named.map(|(name, serving)| (name.clone(), serving.created)).collect()
     }
 

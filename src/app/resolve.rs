@@ -2,9 +2,10 @@
 //! adapters' artifacts have been read.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::adapters::{Artifact, Catalogue};
+use crate::adapters::Artifact;
 use crate::auth::Keyring;
 use crate::types::{AdapterKey, BaseName, ModelRoute, Tenant, TenantId};
 
@@ -14,7 +15,8 @@ use crate::config::{AdapterEntry, Config, Digests, ModelAlias};
 #[derive(Debug)]
 pub struct Resolved {
     pub keyring: Keyring,
-    pub catalogue: Catalogue,
+    /// The adapters that the configuration lists, and where they lie.
+    pub adapters: Vec<(Artifact, PathBuf)>,
     /// Base models that some tenant's model stands on, each once.
     pub bases: Vec<BaseName>,
 }
@@ -27,14 +29,14 @@ impl Config {
     /// `digests` has the SHA-256 of every adapter's artifact, as [`load`](super::load) found them.
     pub fn resolve(&self, digests: &Digests) -> Resolved {
         let mut keys = Keys::new();
-        let mut catalogue = Catalogue::default();
+        let mut adapters = Vec::new();
         for entry in &self.adapters {
             let digest = digests.get(&entry.config_path).expect("a loaded configuration knows all digests");
             let artifact = entry.artifact(digest.clone());
             keys.insert((&entry.tenant, &entry.name), artifact.key.clone());
-            catalogue.insert(artifact);
+            adapters.push((artifact, entry.folder.clone()));
         }
-        Resolved { keyring: self.keyring(&keys), catalogue, bases: self.bases_in_use() }
+        Resolved { keyring: self.keyring(&keys), adapters, bases: self.bases_in_use() }
     }
 
     fn keyring(&self, keys: &Keys<'_>) -> Keyring {
@@ -74,7 +76,7 @@ impl AdapterEntry {
             revision: self.revision,
             digest: digest.into(),
         };
-        Artifact { key, base: self.base.clone(), folder: self.folder.clone() }
+        Artifact { key, base: self.base.clone() }
     }
 }
 
@@ -105,8 +107,8 @@ mod tests {
         assert_eq!(acme.models["one"].adapter, None);
         let key = acme.models["assistant"].adapter.as_ref().expect("an adapter");
         assert_eq!((&*key.name, key.revision, &*key.digest), ("pirate", 1, "digest of pirate"));
-        let artifact = resolved.catalogue.get(key).expect("listed");
-        assert_eq!(artifact.folder, Path::new("conf/adapters/pirate"));
+        let (artifact, folder) = &resolved.adapters[0];
+        assert_eq!((&artifact.key, folder.as_path()), (key, Path::new("conf/adapters/pirate")));
         assert_eq!(artifact.base.as_str(), "one");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::types::Tenant;
+use crate::types::{Tenant, TenantId};
 
 pub use key::{KeyHash, NewKey};
 
@@ -42,6 +42,10 @@ impl Keyring {
         }
     }
 
+    pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.tenants.values().find(|tenant| tenant.id == *id).cloned()
+    }
+
     /// The tenant whose key the value of an `authorization` header (or the
     /// gRPC metadata of that name) carries.
     pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Arc<Tenant>, AuthError> {
@@ -57,7 +61,7 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{TenantId, TenantLimits};
+    use crate::types::TenantLimits;
 
     fn keyring() -> Keyring {
         let tenant = Tenant {

@@ -7,6 +7,7 @@
 //! is found out by whoever can read it, through [`load()`].
 
 mod bytes;
+mod catalogue;
 mod duration;
 mod env;
 mod load;
@@ -44,6 +45,7 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     pub log: LogConfig,
     pub gateway: crate::gateway::Config,
+    pub catalogue: CatalogueConfig,
     pub bases: Vec<BaseConfig>,
     pub workers: Vec<WorkerConfig>,
     pub tenants: Vec<TenantConfig>,
@@ -76,6 +78,31 @@ pub enum Cors {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpsConfig {
     pub listen: SocketAddr,
+    /// What callers of the admin API have to bring. Without one, only a
+    /// loopback listener has the API.
+    pub admin_key: Option<KeyHash>,
+}
+
+/// Where published adapters are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueConfig {
+    pub data_dir: PathBuf,
+    /// `None` for an SQLite file in `data_dir`.
+    pub database: Option<SecretRef>,
+    /// `None` for a folder in `data_dir`.
+    pub s3: Option<S3Config>,
+    pub poll_interval: Duration,
+    pub max_adapter_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Config {
+    pub bucket: String,
+    pub prefix: String,
+    pub endpoint: Option<String>,
+    pub region: String,
+    pub access_key: SecretRef,
+    pub secret_key: SecretRef,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::section::{Entry, Findings, Section, bytes_in, choice, duration_in, number, text};
 use super::tenants::Tenants;
 use super::tree::{Node, Places};
-use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, workers};
+use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, workers};
 
 /// The folder of the file.
 pub(super) struct Folder<'a>(pub(super) &'a Path);
@@ -37,13 +37,14 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     let shutdown = shutdown(root.section("shutdown"));
     let log = log(root.section("log"), &findings);
     let gateway = gateway(root.section("gateway"), request_timeout);
+    let catalogue = catalogue::catalogue(root.section("catalogue"), folder);
     let bases = workers::bases(&mut root, folder, &findings);
     let workers = workers::workers(&mut root, &bases, folder, &findings);
     let Tenants { tenants, adapters, .. } = Tenants::read(&mut root, folder, &bases, &findings);
     root.finish();
 
     let problems = findings.into_problems();
-    (Config { server, ops, shutdown, log, gateway, bases, workers, tenants, adapters, places }, problems)
+    (Config { server, ops, shutdown, log, gateway, catalogue, bases, workers, tenants, adapters, places }, problems)
 }
 
 /// Works, but deserves a second look.
@@ -94,8 +95,11 @@ fn cors(mut section: Section<'_>, findings: &Findings<'_>) -> Cors {
 
 fn ops(mut section: Section<'_>) -> OpsConfig {
     let listen = section.optional("listen", address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9090)));
+    let mut key = section.section("admin_key");
+    let admin_key = key.optional("sha256", |node| text(node)?.parse().map_err(|error| format!("{error}")));
+    key.finish();
     section.finish();
-    OpsConfig { listen }
+    OpsConfig { listen, admin_key }
 }
 
 pub(super) fn shutdown(mut section: Section<'_>) -> ShutdownConfig {

@@ -24,10 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use ulid::Ulid;
 
+use crate::adapters::Catalogue;
 use crate::admission::Admission;
 use crate::pool::Pool;
 use crate::telemetry::{Metrics, WorkerReading};
-use crate::types::{Error, GenerateRequest, GenerationId, Tenant};
+use crate::types::{AdapterKey, Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
 
 pub use live::Live;
 pub use stream::EventStream;
@@ -127,18 +128,15 @@ impl Gateway {
         let mut record = Record::new(id, tenant, request.route, started, self.metrics.clone());
 
         let steps = async {
-            let (model, route) = tenant
-                .models
-                .get_key_value(request.model.as_str())
-                .ok_or_else(|| Error::model_not_found(&request.model))?;
-            record.resolved(model.clone(), route);
+            let (model, route) = self.resolve(tenant, &request.model)?;
+            record.resolved(model.clone(), &route);
             let permit = self.admission.admit(tenant).map_err(|refusal| {
                 self.metrics.limited(tenant.id.as_str(), refusal.limit().as_str());
                 failure::refused(refusal)
             })?;
             let gauge = self.metrics.stream(tenant.id.as_str());
-            let attempt = attempt::first_event(&self.pool, self.config.attempts, route, id, &request).await?;
-            Ok((model.clone(), permit, gauge, attempt))
+            let attempt = attempt::first_event(&self.pool, self.config.attempts, &route, id, &request).await?;
+            Ok((model, permit, gauge, attempt))
         };
         let outcome = tokio::select! {
             biased;
@@ -160,17 +158,56 @@ impl Gateway {
         }
     }
 
+    /// What a model name stands for in this tenant: what the configuration
+    /// says, or else what was published.
+    fn resolve(&self, tenant: &Tenant, model: &str) -> Result<(Arc<str>, ModelRoute), Error> {
+        if let Some((name, route)) = tenant.models.get_key_value(model) {
+            return Ok((name.clone(), route.clone()));
+        }
+        let published = self.catalogue().resolve(&tenant.id, model);
+        published.map(|route| (model.into(), route)).ok_or_else(|| Error::model_not_found(model))
+    }
+
     /// The models that the tenant may use, by name.
     pub fn models(&self, tenant: &Tenant) -> Vec<ModelCard> {
         let created = self.live.load().loaded();
-        tenant.models.keys().map(|name| ModelCard { name: name.clone(), created }).collect()
+        let configured = tenant.models.keys().map(|name| ModelCard { name: name.clone(), created });
+        let published = self.catalogue().models(&tenant.id).into_iter();
+        let published = published.filter(|(name, _)| !tenant.models.contains_key(name));
+        let mut cards: Vec<ModelCard> =
+            configured.chain(published.map(|(name, created)| ModelCard { name, created })).collect();
+        cards.sort_by(|one, other| one.name.cmp(&other.name));
+        cards
     }
 
     /// One of the tenant's models; another tenant's is answered like one that
     /// does not exist.
     pub fn model(&self, tenant: &Tenant, name: &str) -> Result<ModelCard, Error> {
-        let (name, _) = tenant.models.get_key_value(name).ok_or_else(|| Error::model_not_found(name))?;
-        Ok(ModelCard { name: name.clone(), created: self.live.load().loaded() })
+        let (name, _) = self.resolve(tenant, name)?;
+        let published = self.catalogue().models(&tenant.id).into_iter().find(|(other, _)| *other == name);
+        let created = published.map_or_else(|| self.live.load().loaded(), |(_, created)| created);
+        Ok(ModelCard { name, created })
+    }
+
+    /// The adapters there are.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        self.pool.catalogue()
+    }
+
+    /// A tenant of the configuration.
+    pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.live.load().keyring().tenant(id)
+    }
+
+    /// The workers that hold an adapter.
+    pub fn holding(&self, adapter: &AdapterKey) -> Vec<String> {
+        let workers = self.pool.workers().iter().filter(|worker| worker.holds(adapter));
+        workers.map(|worker| worker.name().to_owned()).collect()
+    }
+
+    /// Unloads what leaves the catalogue. Never returns.
+    pub async fn follow_catalogue(&self) {
+        self.pool.follow().await;
     }
 
     /// Logs and counts a request that was refused before [`Gateway::generate`].

@@ -30,7 +30,7 @@ pub use crate::worker::{EventSource, Started, WorkerError};
 /// All workers, and which base models they serve.
 pub struct Pool {
     workers: Vec<Arc<Worker>>,
-    catalogue: Catalogue,
+    catalogue: Arc<Catalogue>,
 }
 
 /// One worker as the pool sees it.
@@ -62,7 +62,7 @@ pub enum PoolError {
 // === impl Pool ===
 
 impl Pool {
-    pub fn new(workers: Vec<Arc<Worker>>, catalogue: Catalogue) -> Self {
+    pub fn new(workers: Vec<Arc<Worker>>, catalogue: Arc<Catalogue>) -> Self {
         Self { workers, catalogue }
     }
 
@@ -82,11 +82,30 @@ impl Pool {
         let candidates: Vec<Candidate> =
             serving.iter().map(|worker| worker.candidate(route.adapter.as_ref())).collect();
         let picked = pick::pick(&candidates).ok_or_else(|| PoolError::NoWorker { base: route.base.clone() })?;
-        Worker::lease(serving[picked], &route.base, artifact).await
+        Worker::lease(serving[picked], &route.base, artifact.as_ref()).await
     }
 
     pub fn workers(&self) -> &[Arc<Worker>] {
         &self.workers
+    }
+
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    /// Unloads what leaves the catalogue, everywhere, as soon as nobody uses
+    /// it. Never returns.
+    pub async fn follow(&self) {
+        let mut changes = self.catalogue.subscribe();
+        let mut known = self.catalogue.keys();
+        while changes.changed().await.is_ok() {
+            let now = self.catalogue.keys();
+            for gone in known.difference(&now) {
+                self.workers.iter().for_each(|worker| worker.retire(gone));
+            }
+            known = now;
+        }
+        std::future::pending().await
     }
 
     /// Whether some worker can serve `base` now; the reason where none can.
@@ -118,12 +137,13 @@ impl Worker {
         name: impl Into<Arc<str>>,
         driver: Arc<dyn Driver>,
         residency: ResidencyConfig,
+        catalogue: Arc<Catalogue>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let name: Arc<str> = name.into();
         Arc::new(Self {
             bases: driver.bases(),
-            residency: Residency::new(name.clone(), driver.clone(), residency, metrics),
+            residency: Residency::new(name.clone(), driver.clone(), residency, catalogue, metrics),
             name,
             driver,
             leases: AtomicU32::new(0),

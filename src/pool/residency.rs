@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::adapters::Artifact;
+use crate::adapters::{Artifact, Catalogue, FetchError};
 use crate::telemetry::Metrics;
 use crate::types::AdapterKey;
 use crate::worker::{AdapterLoad, Driver, Held, WorkerError};
@@ -39,6 +39,7 @@ struct Shared {
     worker: Arc<str>,
     driver: Arc<dyn Driver>,
     config: Config,
+    catalogue: Arc<Catalogue>,
     metrics: Arc<Metrics>,
     /// Loads and unloads under way.
     tasks: TaskTracker,
@@ -100,9 +101,15 @@ enum Next {
 
 impl Residency {
     /// Loads and unloads run on the current runtime.
-    pub(super) fn new(worker: Arc<str>, driver: Arc<dyn Driver>, config: Config, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        worker: Arc<str>,
+        driver: Arc<dyn Driver>,
+        config: Config,
+        catalogue: Arc<Catalogue>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (tasks, runtime, entries) = (TaskTracker::new(), Handle::current(), Mutex::default());
-        Self(Arc::new(Shared { worker, driver, config, metrics, tasks, runtime, entries }))
+        Self(Arc::new(Shared { worker, driver, config, catalogue, metrics, tasks, runtime, entries }))
     }
 
     /// Whether the adapter is loaded, or about to be.
@@ -277,10 +284,13 @@ impl Shared {
         born: u64,
         tell: watch::Sender<Option<Result<(), WorkerError>>>,
     ) {
-        let Artifact { key, base, folder } = artifact;
+        let Artifact { key, base } = artifact;
         let started = Instant::now();
-        let load = AdapterLoad { key: key.clone(), base, folder };
-        let loaded = caught(async { self.driver.load_adapter(load).await }).await;
+        let loaded = caught(async {
+            let folder = self.catalogue.fetch(&key).await.map_err(not_fetched)?;
+            self.driver.load_adapter(AdapterLoad { key: key.clone(), base, folder }).await
+        });
+        let loaded = loaded.await;
         let took = started.elapsed();
         self.metrics.adapter_loaded(took, loaded.is_ok());
         let outcome = match loaded {
@@ -356,6 +366,13 @@ impl Shared {
             }
         }
         tell.send_replace(true);
+    }
+}
+
+fn not_fetched(error: FetchError) -> WorkerError {
+    match error {
+        FetchError::Invalid(why) => WorkerError::AdapterInvalid(why),
+        FetchError::Unavailable(why) => WorkerError::AdapterUnavailable(why),
     }
 }
 

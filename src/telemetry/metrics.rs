@@ -178,7 +178,11 @@ impl Default for Metrics {
             metrics.adapter_load.clone(),
         );
         registry.register("adapter_evictions", "Adapters unloaded to make room", metrics.adapter_evictions.clone());
-        registry.register("adapter_publishes", "Publishes of adapters by how they ended", metrics.adapter_publishes.clone());
+        registry.register(
+            "adapter_publishes",
+            "Publishes of adapters by how they ended",
+            metrics.adapter_publishes.clone(),
+        );
         registry.register("adapters", "Published revisions by state", metrics.adapters.clone());
         registry.register("catalogue_up", "Whether the catalogue's database answers", metrics.catalogue_up.clone());
         registry.register("build_info", "The running version; always 1", metrics.build_info.clone());

@@ -23,7 +23,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("worker", &["types", "telemetry", "engine"]),
     ("pool", &["types", "telemetry", "engine", "worker", "adapters"]),
     ("gateway", &["types", "telemetry", "auth", "admission", "guard", "pool", "adapters", "ratings"]),
-    ("edge", &["types", "telemetry", "auth", "gateway"]),
+    // The admin API speaks of the catalogue.
+    ("edge", &["types", "telemetry", "auth", "gateway", "adapters"]),
     // The service of `tenantry worker`, which has no gateway.
     ("edge/worker", &["types", "auth", "worker"]),
     // The hash is what a key in the file is read as.

@@ -5,6 +5,7 @@
 //! An error that this edge finds itself is recorded through [`Edge::refuse`],
 //! one that the gateway returns was recorded there: each exactly once.
 
+mod admin;
 mod body;
 mod cors;
 mod error;
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 use crate::gateway::Gateway;
 use crate::types::{Error, Route, Tenant};
 
+pub use admin::Admin;
 pub use cors::{AllowOrigins, Cors};
 pub use ops::{Coming, Readiness, ops_router};
 

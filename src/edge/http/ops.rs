@@ -13,6 +13,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::error;
 
+use super::admin::Admin;
 use super::generate::json;
 use super::{error, fallback};
 use crate::gateway::Gateway;
@@ -39,7 +40,8 @@ struct Ready {
     reasons: Vec<String>,
 }
 
-pub fn ops_router(gateway: Coming, readiness: Readiness) -> Router {
+pub fn ops_router(gateway: Coming, admin: Admin, readiness: Readiness) -> Router {
+    let admin = admin.router(gateway.clone());
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok"))
@@ -47,6 +49,7 @@ pub fn ops_router(gateway: Coming, readiness: Readiness) -> Router {
         .method_not_allowed_fallback(fallback::ops_method_not_allowed)
         .fallback(fallback::ops_unknown_path)
         .with_state(Arc::new(Ops { gateway, readiness }))
+        .merge(admin)
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {

@@ -116,8 +116,8 @@ impl Harness {
         let metrics = Arc::new(Metrics::default());
         let base = BaseName::new("base");
         let key = AdapterKey { tenant: TenantId::new("acme"), name: "tone".into(), revision: 1, digest: "0".into() };
-        let mut catalogue = Catalogue::default();
-        catalogue.insert(Artifact { key: key.clone(), base: base.clone(), folder: "unused".into() });
+        let artifact = Artifact { key: key.clone(), base: base.clone() };
+        let catalogue = Catalogue::fixed(vec![(artifact, "unused".into())]);
         let route = ModelRoute { base: base.clone(), adapter: Some(key) };
         let tenant = Arc::new(Tenant {
             id: TenantId::new("acme"),
@@ -125,9 +125,15 @@ impl Harness {
             models: [("assistant".into(), route)].into(),
         });
         let pooled = ["first", "second"].into_iter().zip(&workers).map(|(name, worker)| {
-            Worker::new(name, worker.clone(), ResidencyConfig { adapter_bytes: 1 << 20 }, metrics.clone())
+            Worker::new(
+                name,
+                worker.clone(),
+                ResidencyConfig { adapter_bytes: 1 << 20 },
+                catalogue.clone(),
+                metrics.clone(),
+            )
         });
-        let pool = Pool::new(pooled.collect(), catalogue);
+        let pool = Pool::new(pooled.collect(), catalogue.clone());
         let config = gateway::Config { request_timeout: Duration::from_secs(300), attempts };
         let live = Live::new(Keyring::default(), vec![base]);
         let gateway = Gateway::new(config, live, pool, metrics, CancellationToken::new());

@@ -74,7 +74,10 @@ impl Harness {
         let (ask, asked) = mpsc::channel(16);
         let metrics = Arc::new(Metrics::default());
         let config = Config { adapter_bytes: BUDGET };
-        let residency = Arc::new(Residency::new("w".into(), Arc::new(Scripted(ask)), config, metrics.clone()));
+        let listed = ('a'..='z').map(|name| (artifact(&name.to_string()), "unused".into())).collect();
+        let catalogue = Catalogue::fixed(listed);
+        let residency =
+            Arc::new(Residency::new("w".into(), Arc::new(Scripted(ask)), config, catalogue, metrics.clone()));
         Self { residency, metrics, asked }
     }
 
@@ -118,7 +121,7 @@ impl Harness {
 
 fn artifact(name: &str) -> Artifact {
     let key = AdapterKey { tenant: TenantId::new("acme"), name: name.into(), revision: 1, digest: "0".into() };
-    Artifact { key, base: BaseName::new("base"), folder: "unused".into() }
+    Artifact { key, base: BaseName::new("base") }
 }
 
 fn succeed(answer: oneshot::Sender<Result<(), WorkerError>>) {

@@ -195,9 +195,11 @@ fn gateway(worker: Arc<Scripted>) -> Arc<Gateway> {
         keyring.insert(KeyHash::of(key.as_bytes()), Arc::new(tenant)).expect("the keys differ");
     }
     let metrics = Arc::new(Metrics::default());
-    let worker = pool::Worker::new("worker", worker, ResidencyConfig { adapter_bytes: 1 }, metrics.clone());
+    let none = tenantry::adapters::Catalogue::fixed(Vec::new());
+    let worker =
+        pool::Worker::new("worker", worker, ResidencyConfig { adapter_bytes: 1 }, none.clone(), metrics.clone());
     let config = gateway::Config { request_timeout: Duration::from_secs(30), attempts: 1 };
     let live = Live::new(keyring, vec![BaseName::new("base")]);
-    let pool = Pool::new(vec![worker], Default::default());
+    let pool = Pool::new(vec![worker], none);
     Arc::new(Gateway::new(config, live, pool, metrics, CancellationToken::new()))
 }

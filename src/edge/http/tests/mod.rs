@@ -129,7 +129,8 @@ impl Harness {
         keyring.insert(KeyHash::of(b"sk-acme"), tenant).expect("the ring was empty");
         let live = Live::new(keyring, vec![BaseName::new("base")]);
         let residency = ResidencyConfig { adapter_bytes: 1 << 20 };
-        let pool = Pool::new(vec![Worker::new("w", worker.clone(), residency, metrics.clone())], Catalogue::default());
+        let none = Catalogue::fixed(Vec::new());
+        let pool = Pool::new(vec![Worker::new("w", worker.clone(), residency, none.clone(), metrics.clone())], none);
         let cut_off = CancellationToken::new();
         let limits = gateway::Config { request_timeout: Duration::from_secs(300), attempts: 1 };
         let gateway = Arc::new(Gateway::new(limits, live, pool, metrics, cut_off.clone()));
