@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{OpenAi, OpenAiConfig, RemoteConfig};
+use super::{FixedAdapter, LlamaCpp, LlamaCppConfig, OpenAi, OpenAiConfig, RemoteConfig, Vllm, VllmConfig};
 use crate::types::{
-    BaseName, ErrorKind, Event, FinishReason, GenerateRequest, GenerationId, Input, Message, Role, Route, Sampling,
-    Secret, Usage,
+    AdapterKey, BaseName, ErrorKind, Event, FinishReason, GenerateRequest, GenerationId, Input, Message, More, Role,
+    Route, Sampling, Secret, TenantId, Usage,
 };
 use crate::worker::{Call, Driver, WorkerError};
 
@@ -31,17 +31,21 @@ impl Server {
     }
 
     fn driver(&self) -> Arc<OpenAi> {
-        let remote = RemoteConfig {
-            url: format!("http://{}/v1", self.listener.local_addr().expect("bound")),
+        Arc::new(OpenAi::start(OpenAiConfig { remote: self.remote("/v1") }).expect("a good URL"))
+    }
+
+    fn remote(&self, base: &str) -> RemoteConfig {
+        RemoteConfig {
+            url: format!("http://{}{base}", self.listener.local_addr().expect("bound")),
             key: Some(Secret::new("sk-upstream")),
             models: vec![(BaseName::new("base"), "m".to_owned())],
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_millis(400),
             stall_timeout: Duration::from_millis(200),
             load_timeout: Duration::from_secs(2),
-            poll_interval: Duration::from_secs(1),
-        };
-        Arc::new(OpenAi::start(OpenAiConfig { remote }).expect("a good URL"))
+            // Once, at the start.
+            poll_interval: Duration::from_secs(600),
+        }
     }
 
     async fn accept(&self) -> Connection {
@@ -127,7 +131,7 @@ fn call(request: GenerateRequest) -> Call {
     }
 }
 
-async fn run(driver: &OpenAi) -> Result<Vec<Event>, WorkerError> {
+async fn run(driver: &dyn Driver) -> Result<Vec<Event>, WorkerError> {
     let started = driver.generate(call(request())).await?;
     started.events.collect::<Vec<_>>().await.into_iter().collect()
 }
@@ -144,7 +148,7 @@ fn text(events: &[Event]) -> String {
 async fn what_is_sent_is_openais_request_and_what_comes_are_its_events() {
     let server = Server::new().await;
     let driver = server.driver();
-    let (events, sent) = tokio::join!(run(&driver), async {
+    let (events, sent) = tokio::join!(run(&*driver), async {
         let mut connection = server.accept().await;
         let sent = connection.request().await;
         connection.answer("Hello").await;
@@ -173,10 +177,10 @@ async fn a_connection_is_used_again_and_a_closed_one_is_not_missed() {
     let driver = server.driver();
     let (answers, ()) = tokio::join!(
         async {
-            let first = text(&run(&driver).await.expect("an answer"));
-            let second = text(&run(&driver).await.expect("an answer"));
+            let first = text(&run(&*driver).await.expect("an answer"));
+            let second = text(&run(&*driver).await.expect("an answer"));
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let third = text(&run(&driver).await.expect("an answer"));
+            let third = text(&run(&*driver).await.expect("an answer"));
             [first, second, third]
         },
         async {
@@ -222,7 +226,7 @@ async fn an_answer_that_is_cut_or_stalls_ends_with_an_error_behind_what_came() {
 async fn a_worker_that_does_not_begin_or_is_not_there_is_told_apart() {
     let server = Server::new().await;
     let driver = server.driver();
-    let (silent, _held) = tokio::join!(run(&driver), async {
+    let (silent, _held) = tokio::join!(run(&*driver), async {
         let mut connection = server.accept().await;
         connection.request().await;
         connection
@@ -230,7 +234,7 @@ async fn a_worker_that_does_not_begin_or_is_not_there_is_told_apart() {
     assert_eq!(silent, Err(WorkerError::Failed("it was silent for 0.4 seconds".to_owned())));
     let (driver, address) = (server.driver(), server.listener.local_addr().expect("bound"));
     drop(server);
-    let refused = run(&driver).await.expect_err("nobody is there");
+    let refused = run(&*driver).await.expect_err("nobody is there");
     assert!(matches!(&refused, WorkerError::Unavailable(_)), "{address}: {refused}");
     assert!(driver.status().unhealthy.is_some(), "it is left alone for a while");
 }
@@ -269,7 +273,7 @@ async fn refusals_are_told_in_our_words() {
     let driver = server.driver();
     let refused = async |status: &str, body: Value| {
         let body = body.to_string();
-        let (refused, ()) = tokio::join!(run(&driver), async {
+        let (refused, ()) = tokio::join!(run(&*driver), async {
             let mut connection = server.accept().await;
             connection.request().await;
             let length = body.len();
@@ -302,4 +306,158 @@ async fn a_field_that_a_tenant_must_not_set_is_refused_by_name() {
     let refused = driver.generate(call(GenerateRequest { extra, ..request() })).await.map(|_| ());
     let Err(WorkerError::Refused(error)) = refused else { panic!("{refused:?}") };
     assert_eq!((error.param(), error.code()), (Some("background"), Some("unsupported_parameter")));
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_with_a_request_is_tried_once_more_and_not_again() {
+    let server = Server::new().await;
+    let driver = server.driver();
+    let (answers, ()) = tokio::join!(
+        async { [run(&*driver).await.map(|events| text(&events)), run(&*driver).await.map(|events| text(&events))] },
+        async {
+            let mut connection = server.accept().await;
+            connection.request().await;
+            connection.answer("one").await;
+            // Kept, asked again, and gone before a byte of the answer.
+            connection.request().await;
+            connection.0.set_zero_linger().expect("settable");
+            drop(connection);
+            // So is the new one.
+            let mut connection = server.accept().await;
+            connection.request().await;
+        }
+    );
+    assert_eq!(answers[0].as_deref(), Ok("one"));
+    assert!(matches!(&answers[1], Err(WorkerError::Failed(_))), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_a_worker_says_of_our_credentials_is_not_repeated() {
+    let server = Server::new().await;
+    let driver = server.driver();
+    let (refused, ()) = tokio::join!(run(&*driver), async {
+        let mut connection = server.accept().await;
+        connection.request().await;
+        connection.write("HTTP/1.1 401 X\r\ncontent-length: 11\r\n\r\nsk-upstream").await;
+    });
+    assert_eq!(refused, Err(WorkerError::Failed("401: it refuses our credentials".to_owned())));
+}
+
+#[tokio::test]
+async fn what_a_workers_own_network_or_caches_hold_cannot_be_asked_for() {
+    let server = Server::new().await;
+    let vllm = Vllm::start(VllmConfig { remote: server.remote("") }).expect("a good URL");
+    let refused = async |request: GenerateRequest| match vllm.generate(call(request)).await.map(drop) {
+        Err(WorkerError::Refused(error)) => error.param().unwrap_or_default().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    for (field, value, path) in [
+        ("cache_salt", json!("another tenant's"), "cache_salt"),
+        ("lora_path", json!("/"), "lora_path"),
+        ("chat_template_kwargs", json!({"chat_template": "{{ x }}"}), "chat_template_kwargs.chat_template"),
+    ] {
+        let extra = [(field.to_owned(), value)].into_iter().collect();
+        assert_eq!(refused(GenerateRequest { extra, ..request() }).await, path);
+    }
+    for part in [
+        json!({"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}),
+        json!({"type": "image_url", "image_url": "file:///etc/passwd"}),
+        json!({"type": "audio_url", "audio_url": {"url": " https://inside"}}),
+        json!({"type": "image_embeds", "image_embeds": "AAAA"}),
+    ] {
+        let as_given = json!({"role": "user", "content": [{"type": "text", "text": "?"}, part]});
+        let Value::Object(as_given) = as_given else { unreachable!("an object") };
+        let more = Some(Box::new(More { as_given, refusal: None }));
+        let input = Input::Chat(vec![Message { more, ..Message::text(Role::User, "?") }]);
+        assert_eq!(refused(GenerateRequest { input, ..request() }).await, "messages[0].content[1]");
+    }
+}
+
+/// llama.cpp's server with these files as its adapters: answers what it is
+/// asked until a request for tokens comes, whose list it returns.
+async fn llamacpp(connection: &mut Connection, files: &[&str]) -> Option<Value> {
+    loop {
+        let mut read = Vec::new();
+        let request = loop {
+            let mut buffer = [0; 4096];
+            let count = connection.0.read(&mut buffer).await.ok().filter(|count| *count > 0)?;
+            read.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&read).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            if head.starts_with("GET") || !body.is_empty() {
+                break text;
+            }
+        };
+        if request.contains("/chat/completions") {
+            let (_, body) = request.split_once("\r\n\r\n").expect("a body");
+            let body: Value = serde_json::from_str(body).expect("JSON");
+            return Some(body["lora"].clone());
+        }
+        let adapter = |(id, file): (usize, &&str)| json!({"id": id, "path": format!("/x/{file}"), "scale": 0.0});
+        let body = match request.contains("/lora-adapters") {
+            true => Value::from_iter(files.iter().enumerate().map(adapter)),
+            false => json!([]),
+        };
+        let body = body.to_string();
+        connection.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_llamacpp_that_came_back_with_other_ids_answers_nobody_with_them() {
+    let server = Server::new().await;
+    let adapter = |tenant: &str, file: &str| FixedAdapter {
+        tenant: TenantId::new(tenant),
+        name: "a".into(),
+        revision: 1,
+        file: file.to_owned(),
+    };
+    let adapters = vec![adapter("acme", "a.gguf"), adapter("globex", "b.gguf"), adapter("globex", "gone.gguf")];
+    let driver = LlamaCpp::start(LlamaCppConfig { remote: server.remote(""), adapters }).expect("a good URL");
+    let mine = AdapterKey { tenant: TenantId::new("acme"), name: "a".into(), revision: 1, digest: "d".into() };
+    let call = || Call { adapter: Some(mine.clone()), ..call(request()) };
+    let early = driver.generate(call()).await.map(drop);
+    assert!(matches!(&early, Err(WorkerError::Unavailable(_))), "nothing is known yet: {early:?}");
+
+    let (answers, lists) = tokio::join!(
+        async {
+            while driver.status().unhealthy.is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let mut answers = Vec::new();
+            for _ in 0..3 {
+                let events = match driver.generate(call()).await {
+                    Ok(started) => started.events.collect::<Vec<_>>().await.into_iter().collect(),
+                    Err(error) => Err(error),
+                };
+                answers.push(events.map(|events: Vec<Event>| text(&events)));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            answers
+        },
+        async {
+            let mut lists = Vec::new();
+            // The first run of the server, then one that has the files the other way round.
+            let mut connection = server.accept().await;
+            lists.push(llamacpp(&mut connection, &["a.gguf", "b.gguf"]).await);
+            connection.answer("mine").await;
+            drop(connection);
+            let mut connection = server.accept().await;
+            lists.push(llamacpp(&mut connection, &["b.gguf", "a.gguf"]).await);
+            connection.answer("another's").await;
+            // It is asked on a connection of its own what it has now.
+            let mut asked = server.accept().await;
+            let asked_again = llamacpp(&mut asked, &["b.gguf", "a.gguf"]);
+            lists.push(asked_again.await);
+            asked.answer("mine").await;
+            lists
+        }
+    );
+    assert_eq!(answers[0].as_deref(), Ok("mine"));
+    assert!(matches!(&answers[1], Err(WorkerError::Unavailable(_))), "{answers:?}");
+    assert_eq!(answers[2].as_deref(), Ok("mine"));
+    let list = |first: f64, second: f64| Some(json!([{"id": 0, "scale": first}, {"id": 1, "scale": second}]));
+    assert_eq!(lists, [list(1.0, 0.0), list(1.0, 0.0), list(0.0, 1.0)]);
+    let other = |tenant: &str| AdapterKey { tenant: TenantId::new(tenant), ..mine.clone() };
+    assert!(driver.accepts(&mine) && driver.accepts(&other("globex")) && !driver.accepts(&other("initech")));
 }
