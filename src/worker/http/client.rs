@@ -51,9 +51,11 @@ struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Does the connection's reading and writing while it is polled; `None`
     /// once it has ended.
-    io: Option<http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>>,
+    io: Option<Io>,
     made: Instant,
 }
+
+type Io = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -207,10 +209,7 @@ impl Client {
 }
 
 /// Waits for `work`, whose bytes `io` carries.
-async fn drive<T>(
-    io: &mut Option<http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>>,
-    work: impl Future<Output = T>,
-) -> T {
+async fn drive<T>(io: &mut Option<Io>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Some(connection) = io

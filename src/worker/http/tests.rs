@@ -13,7 +13,7 @@ use crate::types::{
     AdapterKey, BaseName, ErrorKind, Event, FinishReason, GenerateRequest, GenerationId, Input, Message, More, Role,
     Route, Sampling, Secret, TenantId, Usage,
 };
-use crate::worker::{Call, Driver, WorkerError};
+use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, WorkerError};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
@@ -460,4 +460,45 @@ async fn a_llamacpp_that_came_back_with_other_ids_answers_nobody_with_them() {
     assert_eq!(lists, [list(1.0, 0.0), list(1.0, 0.0), list(0.0, 1.0)]);
     let other = |tenant: &str| AdapterKey { tenant: TenantId::new(tenant), ..mine.clone() };
     assert!(driver.accepts(&mine) && driver.accepts(&other("globex")) && !driver.accepts(&other("initech")));
+}
+
+#[tokio::test]
+async fn what_vllm_says_of_a_load_is_told_apart_by_its_words_not_its_status() {
+    let server = Server::new().await;
+    let vllm = Vllm::start(VllmConfig { remote: server.remote("") }).expect("a good URL");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("adapter_model.safetensors"), [0; 7]).expect("written");
+    let digest = "d".repeat(64);
+    let key = AdapterKey { tenant: TenantId::new("acme"), name: "a".into(), revision: 3, digest: digest.into() };
+    let load = AdapterLoad { key: key.clone(), base: BaseName::new("base"), folder: folder.path().to_owned() };
+    let loaded = async |status: &str, message: &str| {
+        let body = json!({"error": {"message": message}}).to_string();
+        let answer =
+            format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let serve = async {
+            loop {
+                let mut connection = server.accept().await;
+                let mut read = vec![0; 4096];
+                let count = connection.0.read(&mut read).await.expect("readable");
+                if read[..count].starts_with(b"GET") {
+                    continue; // It is being asked how it is.
+                }
+                if !read[..count].ends_with(b"}") {
+                    let _ = connection.0.read(&mut read).await;
+                }
+                connection.write(&answer).await;
+            }
+        };
+        tokio::select! { loaded = vllm.load_adapter(load.clone()) => loaded, () = serve => unreachable!("endless") }
+    };
+    assert_eq!(loaded("200", "").await, Ok(LoadedAdapter { bytes: 7 }));
+    assert_eq!(loaded("400", "'x' has already been loaded.").await, Ok(LoadedAdapter { bytes: 7 }));
+    for broken in
+        ["LoRA rank 64 is greater than max_lora_rank 16.", "/x doesn't contain tensors", "invalid header length"]
+    {
+        assert!(matches!(loaded("500", broken).await, Err(WorkerError::AdapterInvalid(_))), "{broken}");
+    }
+    for (status, other) in [("404", "No adapter found for /x"), ("500", "out of memory")] {
+        assert!(matches!(loaded(status, other).await, Err(WorkerError::AdapterUnavailable(_))), "{other}");
+    }
 }
