@@ -94,7 +94,7 @@ impl Reader {
         let prompts = self.choices.chunks(self.per_prompt);
         let of_prompt =
             |choices: &[Progress]| choices.iter().find_map(|choice| choice.usage).map(|it| it.prompt_tokens);
-        prompts.map(of_prompt).sum()
+        prompts.map(of_prompt).try_fold(0_u32, |sum, tokens| Some(sum.saturating_add(tokens?)))
     }
 
     /// Takes in the data of one event of the stream.
@@ -156,7 +156,7 @@ impl Reader {
             // One chunk, one token, as far as can be seen.
             _ => u32::try_from(logprobs.len()).unwrap_or(0).max(u32::from(says_something)),
         };
-        progress.tokens += tokens;
+        progress.tokens = progress.tokens.saturating_add(tokens);
         let choice = index as u32;
         if says_something || tokens > 0 {
             self.events.push_back(Event::Delta(Delta { choice, text, tokens, logprobs, extra }));
@@ -186,11 +186,12 @@ impl Reader {
     /// What the worker said of the whole, of each choice, or what was counted.
     fn final_usage(&self) -> Usage {
         let completion_of = |choice: &Progress| choice.usage.map_or(choice.tokens, |usage| usage.completion_tokens);
-        let by_choice: u32 = self.choices.iter().map(completion_of).sum();
+        let sum = |tokens: &mut dyn Iterator<Item = u32>| tokens.fold(0, u32::saturating_add);
+        let by_choice = sum(&mut self.choices.iter().map(completion_of));
         let said = self.usage.unwrap_or(Usage {
             prompt_tokens: self.prompt_tokens().unwrap_or(0),
             completion_tokens: by_choice,
-            cached_tokens: self.choices.iter().filter_map(|choice| choice.usage).map(|it| it.cached_tokens).sum(),
+            cached_tokens: sum(&mut self.choices.iter().filter_map(|choice| choice.usage).map(|it| it.cached_tokens)),
         });
         // llama.cpp tells the tokens of one choice where there are several.
         if self.choices.len() > 1 && self.usage.is_some() {

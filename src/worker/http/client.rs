@@ -24,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -50,8 +51,11 @@ struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Does the connection's reading and writing while it is polled; `None`
     /// once it has ended.
-    io: Option<http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>>,
+    io: Option<Io>,
+    made: Instant,
 }
+
+type Io = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -126,11 +130,12 @@ impl Client {
 
     /// Sends a request and waits for the answer's head.
     async fn send(self: &Arc<Self>, method: Method, path: &str, body: Bytes) -> Result<Response, ClientError> {
-        while let Some(connection) = self.kept() {
+        if let Some(connection) = self.kept() {
             match self.exchange(connection, self.request(&method, path, &body)?).await {
                 Ok(response) => return Ok(response),
-                // A connection that was kept may have been closed at any time; nothing of an answer has been seen.
-                Err(error) if error.is_closed() || error.is_canceled() || error.is_incomplete_message() => {}
+                // It may have been closed at any time; nothing of an answer has been seen. A new one can't be stale, so
+                // that a request which kills its worker is not sent again and again.
+                Err(error) if is_stale(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -166,6 +171,7 @@ impl Client {
 
     async fn connect(&self) -> Result<Connection, ClientError> {
         let connecting = async {
+            let made = Instant::now();
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(ClientError::Connect)?;
             stream.set_nodelay(true).map_err(ClientError::Connect)?;
             let stream: Box<dyn Stream> = match &self.tls {
@@ -177,7 +183,7 @@ impl Client {
                 }
             };
             let (sender, io) = http1::handshake(TokioIo::new(stream)).await?;
-            Ok(Connection { sender, io: Some(io) })
+            Ok(Connection { sender, io: Some(io), made })
         };
         tokio::time::timeout(self.connect_timeout, connecting).await.map_err(|_| ClientError::ConnectTimeout)?
     }
@@ -203,10 +209,7 @@ impl Client {
 }
 
 /// Waits for `work`, whose bytes `io` carries.
-async fn drive<T>(
-    io: &mut Option<http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>>,
-    work: impl Future<Output = T>,
-) -> T {
+async fn drive<T>(io: &mut Option<Io>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
         if let Some(connection) = io
@@ -232,6 +235,12 @@ async fn drive<T>(
     .await
 }
 
+/// Whether a connection ended before the first byte of an answer.
+fn is_stale(error: &hyper::Error) -> bool {
+    let reset = || std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>());
+    error.is_closed() || error.is_canceled() || error.is_incomplete_message() || reset()
+}
+
 fn tls() -> TlsConnector {
     let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -246,6 +255,11 @@ fn tls() -> TlsConnector {
 // === impl Response ===
 
 impl Response {
+    /// When its connection was made.
+    pub(super) fn connected(&self) -> Instant {
+        self.connection.made
+    }
+
     /// The next bytes of the body; `None` after the last.
     pub(super) async fn data(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {

@@ -5,17 +5,19 @@
 //! its share, and the server is told at its start to apply none by itself.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::RemoteConfig;
 use super::chunk::ModelCheck;
 use super::client::{Client, UrlError};
 use super::poll::{self, Lost, Watch};
-use super::request::{Dialect, Explicit};
+use super::request::{Dialect, Explicit, Media};
 use super::upstream::{self, Generation};
 use crate::types::{AdapterKey, BaseName, TenantId};
 use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
@@ -48,24 +50,48 @@ pub struct LlamaCpp {
 /// What is known of the running server.
 #[derive(Default)]
 struct Server {
+    /// When it had last said so; `None` before the first time.
+    as_of: Option<Instant>,
     instance: String,
     /// File name → id.
     ids: HashMap<String, u64>,
     all: Vec<u64>,
 }
 
+/// The longest that a request waits for the server's list of adapters.
+const LIST: Duration = Duration::from_secs(5);
+
 const DIALECT: Dialect = Dialect {
-    explicit: Explicit::All,
+    explicit: Explicit::All { repetition_penalty: "repeat_penalty" },
     max_tokens: "max_tokens",
     running_usage: false,
     forbidden: &[
         ("lora", "chooses adapters"),
+        // What reaches other requests' caches.
         ("id_slot", "chooses whose cache is used"),
         ("cache_prompt", "is set by what is safe"),
-        ("n_predict", "is another name of max_tokens"),
-        ("n_keep", "changes the context's meaning"),
         ("n_cache_reuse", "reuses other prompts' caches"),
+        ("n_keep", "changes the context's meaning"),
+        ("n_discard", "changes the context's meaning"),
+        // Other names of what is limited here.
+        ("n_predict", "is another name of max_tokens"),
+        ("max_completion_tokens", "is another name of max_tokens"),
+        ("n_cmpl", "is another name of n"),
+        ("n_probs", "is another name of logprobs"),
+        ("repetition_penalty", "is known here by another name"),
+        // What shows the worker's inside, or another form of answer.
+        ("verbose", "shows the worker's files and settings"),
+        ("response_fields", "leaves out what is checked"),
+        ("sse_ping_interval", "hides that the worker stalls"),
+        // What the worker would run.
+        ("chat_template", "a template runs at the worker"),
+        ("chat_template_kwargs.chat_template", "a template runs at the worker"),
+        ("chat_parser", "a parser runs at the worker"),
+        ("grammar", "a deep one exhausts the worker's stack"),
+        ("grammar_lazy", "belongs to a grammar"),
+        ("grammar_triggers", "belongs to a grammar"),
     ],
+    media: Media::InlineOnly,
 };
 
 // === impl LlamaCpp ===
@@ -88,7 +114,11 @@ impl LlamaCpp {
     /// The full list of adapters for one request: one at its full share, the
     /// others at none.
     fn shares(&self, adapter: Option<&AdapterKey>) -> Result<Vec<Value>, WorkerError> {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = self.server();
+        if server.as_of.is_none() {
+            // Without a list the server answers with all of its adapters.
+            return Err(WorkerError::Unavailable("its adapters are not known yet".to_owned()));
+        }
         let chosen = match adapter {
             None => None,
             Some(key) => Some(self.id(&server, key)?),
@@ -102,6 +132,35 @@ impl LlamaCpp {
         let fixed = self.fixed(key).ok_or_else(|| missing(format!("the server was not started with {key}")))?;
         let id = server.ids.get(&fixed.file).copied();
         id.ok_or_else(|| missing(format!("the server has no adapter from a file `{}`", fixed.file)))
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes sure that the ids of `shares` are those of the server that
+    /// answers. A connection that was made before the server last said what it
+    /// has is that server's; behind a newer one may be the next run of it,
+    /// with other ids.
+    async fn same_server(
+        &self,
+        connected: Instant,
+        adapter: Option<&AdapterKey>,
+        shares: &[Value],
+    ) -> Result<(), WorkerError> {
+        let asked_since = self.server().as_of.is_some_and(|as_of| connected < as_of);
+        if !asked_since {
+            let listed = tokio::time::timeout(LIST, listed(&self.client)).await;
+            let listed = listed.unwrap_or_else(|_| Err(Lost::Late("it does not say which adapters it has".to_owned())));
+            let listed = listed.map_err(|(Lost::Gone(why) | Lost::Late(why))| WorkerError::Unavailable(why))?;
+            let mut server = self.server();
+            let instance = std::mem::take(&mut server.instance);
+            *server = Server::of(Instant::now(), instance, &listed);
+        }
+        if self.shares(adapter)? == shares {
+            return Ok(());
+        }
+        Err(WorkerError::Unavailable("it was started anew with other adapters".to_owned()))
     }
 
     fn fixed(&self, key: &AdapterKey) -> Option<&FixedAdapter> {
@@ -121,21 +180,26 @@ impl Driver for LlamaCpp {
                 return Err(WorkerError::Unavailable(format!("{} is not served here", call.base)));
             };
             let shares = self.shares(call.adapter.as_ref())?;
-            let ours = if shares.is_empty() { Vec::new() } else { vec![("lora", Value::from(shares))] };
+            let ours = if shares.is_empty() { Vec::new() } else { vec![("lora", Value::from(shares.clone()))] };
             let check = ModelCheck::Equal(model.to_owned());
             let generation = Generation { request: &call.request, model, check, prefix: "/v1", ours };
-            upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, WorkerError::Unavailable)
-                .await
+            let timeouts = self.remote.timeouts();
+            let missing = WorkerError::Unavailable;
+            let answer = upstream::generate(&self.client, timeouts, &DIALECT, generation, missing).await?;
+            self.same_server(answer.connected(), call.adapter.as_ref(), &shares).await?;
+            Ok(answer.into_started())
         }
         .boxed()
     }
 
     fn accepts(&self, adapter: &AdapterKey) -> bool {
-        self.fixed(adapter).is_some()
+        let server = self.server();
+        // Before the server has said what it has, its configuration counts.
+        self.fixed(adapter).is_some_and(|fixed| server.as_of.is_none() || server.ids.contains_key(&fixed.file))
     }
 
     fn load_adapter(&self, adapter: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>> {
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = self.server();
         // It takes memory whether or not it is used, so it is not counted against what may be loaded.
         let there = self.id(&server, &adapter.key).map(|_| LoadedAdapter { bytes: 0 });
         std::future::ready(there).boxed()
@@ -162,10 +226,8 @@ async fn look(client: &Arc<Client>, server: &Mutex<Server>, wanted: &[FixedAdapt
     let started = metrics.as_ref().and_then(|(headers, _)| headers.get("process-start-time-unix"));
     let instance = started.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
 
-    let (_, listed) = poll::text(client, "/lora-adapters").await?;
-    let listed: Value = serde_json::from_str(&listed).unwrap_or(Value::Null);
-    let listed = listed.as_array().cloned().unwrap_or_default();
-    let found = Server::of(instance, &listed);
+    let listed = listed(client).await?;
+    let found = Server::of(Instant::now(), instance, &listed);
     let (new, apply) = {
         let mut known = server.lock().unwrap_or_else(PoisonError::into_inner);
         let new = known.instance != found.instance || known.ids != found.ids;
@@ -186,12 +248,22 @@ async fn look(client: &Arc<Client>, server: &Mutex<Server>, wanted: &[FixedAdapt
     Ok(Status { unhealthy: None, batch_rows, waiting: waiting.unwrap_or(0.0) as u64, kv_tokens: 0, held: None })
 }
 
+/// The server's adapters. An answer in another form is no empty list: a
+/// request without a list would get them all.
+async fn listed(client: &Arc<Client>) -> Result<Vec<Value>, Lost> {
+    let (_, text) = poll::text(client, "/lora-adapters").await?;
+    match serde_json::from_str(&text) {
+        Ok(Value::Array(listed)) => Ok(listed),
+        _ => Err(Lost::Gone("it does not list its adapters".to_owned())),
+    }
+}
+
 // === impl Server ===
 
 impl Server {
     /// A file name that two adapters have leads to neither.
-    fn of(instance: String, listed: &[Value]) -> Self {
-        let mut server = Self { instance, ..Self::default() };
+    fn of(as_of: Instant, instance: String, listed: &[Value]) -> Self {
+        let mut server = Self { as_of: Some(as_of), instance, ..Self::default() };
         let mut twice = Vec::new();
         for adapter in listed {
             let Some(id) = adapter.get("id").and_then(Value::as_u64) else { continue };

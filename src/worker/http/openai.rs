@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::RemoteConfig;
 use super::chunk::ModelCheck;
 use super::client::{Client, UrlError};
-use super::request::{Dialect, Explicit};
-use super::upstream::{self, Generation};
+use super::request::{Dialect, Explicit, Media};
+use super::upstream::{self, Answer, Generation};
 use crate::types::{AdapterKey, BaseName};
 use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
 
@@ -40,6 +40,7 @@ const DIALECT: Dialect = Dialect {
         ("background", "goes on when nobody waits"),
         ("user", "is the account's own"),
     ],
+    media: Media::Fetched,
 };
 
 // === impl OpenAi ===
@@ -67,7 +68,7 @@ impl OpenAi {
             _ => None,
         };
         *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
-        started
+        started.map(Answer::into_started)
     }
 }
 

@@ -14,16 +14,28 @@ pub(super) struct Dialect {
     pub(super) max_tokens: &'static str,
     /// Whether it can tell the usage so far in every chunk.
     pub(super) running_usage: bool,
-    /// Fields that a tenant must not set, each with why.
+    /// Fields that a tenant must not set, each with why; `a.b` is the field
+    /// `b` of the object `a`.
     pub(super) forbidden: &'static [(&'static str, &'static str)],
+    /// What it does with the address of an image or a sound.
+    pub(super) media: Media,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Media {
+    /// It is elsewhere, and fetches what anybody could.
+    Fetched,
+    /// It would fetch it from inside our network, or read it from its disk.
+    InlineOnly,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Explicit {
     /// Some models refuse to be told at all.
     Nothing,
-    Temperature,
-    All,
+    /// All of them: an engine takes what is not said from the model's
+    /// `generation_config.json`, or has defaults of its own.
+    All { repetition_penalty: &'static str },
 }
 
 /// Where the request goes.
@@ -42,10 +54,11 @@ pub(super) fn body(
     model: &str,
     ours: Vec<(&'static str, Value)>,
 ) -> Result<Vec<u8>, Error> {
-    let forbidden = request.extra.keys().find(|name| dialect.forbidden.iter().any(|(field, _)| field == name));
-    if let Some(name) = forbidden {
-        let message = format!("Unsupported parameter: '{name}' is not supported with this model.");
-        return Err(Error::invalid(name.clone(), message).with_code("unsupported_parameter"));
+    if let Some((field, _)) = dialect.forbidden.iter().find(|(field, _)| is_set(&request.extra, field)) {
+        return Err(unsupported((*field).to_owned()));
+    }
+    if let (Media::InlineOnly, Input::Chat(messages)) = (dialect.media, &request.input) {
+        inline_only(messages)?;
     }
     let mut body = request.extra.clone();
     let chat = match &request.input {
@@ -93,6 +106,52 @@ pub(super) fn body(
     Ok(serde_json::to_vec(&body).expect("an object of values has string keys"))
 }
 
+fn unsupported(path: String) -> Error {
+    let message = format!("Unsupported parameter: '{path}' is not supported with this model.");
+    Error::invalid(path, message).with_code("unsupported_parameter")
+}
+
+fn is_set(fields: &Map<String, Value>, path: &str) -> bool {
+    match path.split_once('.') {
+        None => fields.contains_key(path),
+        Some((object, field)) => fields.get(object).is_some_and(|object| object.get(field).is_some()),
+    }
+}
+
+/// Refuses the first content part that names something to be fetched, or that
+/// is a tensor file.
+fn inline_only(messages: &[Message]) -> Result<(), Error> {
+    for (index, message) in messages.iter().enumerate() {
+        let parts = message.more.as_ref().and_then(|more| more.as_given.get("content")?.as_array());
+        for (place, part) in parts.into_iter().flatten().enumerate() {
+            let path = format!("messages[{index}].content[{place}]");
+            let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+            if kind.ends_with("_embeds")
+                || part.as_object().is_some_and(|part| part.keys().any(|it| it.ends_with("_embeds")))
+            {
+                return Err(unsupported(path));
+            }
+            if names_an_address(part) {
+                let message = format!("Invalid '{path}': with this model, give the content itself as a 'data:' URL.");
+                return Err(Error::invalid(path, message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a field for addresses holds one that is not the content itself.
+fn names_an_address(value: &Value) -> bool {
+    let elsewhere = |value: &Value| value.as_str().is_some_and(|url| !url.trim_start().starts_with("data:"));
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            (name == "url" || name.ends_with("_url")) && elsewhere(value) || names_an_address(value)
+        }),
+        Value::Array(values) => values.iter().any(names_an_address),
+        _ => false,
+    }
+}
+
 fn message(message: &Message) -> Value {
     match &message.more {
         Some(more) => Value::Object(more.as_given.clone()),
@@ -118,17 +177,16 @@ fn sampling(explicit: Explicit, sampling: &Sampling, set: &mut impl FnMut(&str, 
             set(name, decimal(value));
         }
     };
-    let (temperature, all) = (explicit != Explicit::Nothing, explicit == Explicit::All);
-    number("temperature", sampling.temperature, default.temperature, temperature);
-    number("top_p", sampling.top_p, default.top_p, temperature);
+    let (all, repetition_penalty) = match explicit {
+        Explicit::Nothing => (false, "repetition_penalty"),
+        Explicit::All { repetition_penalty } => (true, repetition_penalty),
+    };
+    number("temperature", sampling.temperature, default.temperature, all);
+    number("top_p", sampling.top_p, default.top_p, all);
     number("min_p", sampling.min_p, default.min_p, all);
-    number("repetition_penalty", sampling.repetition_penalty, default.repetition_penalty, false);
-    // llama.cpp's name of the same.
-    if all {
-        number("repeat_penalty", sampling.repetition_penalty, default.repetition_penalty, true);
-    }
-    number("presence_penalty", sampling.presence_penalty, default.presence_penalty, false);
-    number("frequency_penalty", sampling.frequency_penalty, default.frequency_penalty, false);
+    number(repetition_penalty, sampling.repetition_penalty, default.repetition_penalty, all);
+    number("presence_penalty", sampling.presence_penalty, default.presence_penalty, all);
+    number("frequency_penalty", sampling.frequency_penalty, default.frequency_penalty, all);
     if sampling.top_k != default.top_k || all {
         set("top_k", sampling.top_k.into());
     }

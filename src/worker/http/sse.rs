@@ -1,7 +1,7 @@
 //! Server-sent events, taken apart as their bytes come.
 
-/// A longer line is not a worker's.
-const LONGEST_LINE: usize = 8 << 20;
+/// A longer event is not a worker's, in one line or in many.
+const LONGEST_EVENT: usize = 8 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
@@ -9,6 +9,8 @@ pub(super) struct Decoder {
     buffer: Vec<u8>,
     /// Where the next line begins.
     at: usize,
+    /// How much of the next line is known to have no end.
+    searched: usize,
     /// Of the event that is being read.
     data: Option<Vec<u8>>,
 }
@@ -22,7 +24,8 @@ impl Decoder {
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
         self.buffer.drain(..self.at);
         self.at = 0;
-        if self.buffer.len() + bytes.len() > LONGEST_LINE {
+        let data = self.data.as_ref().map_or(0, Vec::len);
+        if self.buffer.len() + data + bytes.len() > LONGEST_EVENT {
             return Err(TooLong);
         }
         self.buffer.extend_from_slice(bytes);
@@ -54,9 +57,14 @@ impl Decoder {
     /// A line without its end, LF or CRLF.
     fn next_line(&mut self) -> Option<Vec<u8>> {
         let rest = &self.buffer[self.at..];
-        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        let Some(end) = rest[self.searched..].iter().position(|byte| *byte == b'\n') else {
+            self.searched = rest.len();
+            return None;
+        };
+        let end = self.searched + end;
         let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]).to_vec();
         self.at += end + 1;
+        self.searched = 0;
         Some(line)
     }
 }
@@ -88,10 +96,24 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_bounded() {
         let mut decoder = Decoder::default();
-        let piece = vec![b'x'; LONGEST_LINE / 2];
+        let piece = vec![b'x'; LONGEST_EVENT / 2];
         assert_eq!(decoder.push(&piece), Ok(()));
         assert_eq!(decoder.push(&piece), Ok(()));
         assert_eq!(decoder.push(b"x"), Err(TooLong));
+    }
+
+    #[test]
+    fn an_event_of_many_lines_is_bounded() {
+        let mut decoder = Decoder::default();
+        let mut line = b"data: ".to_vec();
+        line.resize(LONGEST_EVENT / 4, b'x');
+        line.push(b'\n');
+        let pushed = |_| {
+            let pushed = decoder.push(&line);
+            assert_eq!(decoder.next_event(), None);
+            pushed
+        };
+        assert_eq!((0..8).map(pushed).find(Result::is_err), Some(Err(TooLong)));
     }
 
     proptest! {

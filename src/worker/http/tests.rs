@@ -1,5 +1,7 @@
 //! Drivers against a server that follows a script, byte by byte.
 
+mod engines;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,17 +33,21 @@ impl Server {
     }
 
     fn driver(&self) -> Arc<OpenAi> {
-        let remote = RemoteConfig {
-            url: format!("http://{}/v1", self.listener.local_addr().expect("bound")),
+        Arc::new(OpenAi::start(OpenAiConfig { remote: self.remote("/v1") }).expect("a good URL"))
+    }
+
+    fn remote(&self, base: &str) -> RemoteConfig {
+        RemoteConfig {
+            url: format!("http://{}{base}", self.listener.local_addr().expect("bound")),
             key: Some(Secret::new("sk-upstream")),
             models: vec![(BaseName::new("base"), "m".to_owned())],
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: Duration::from_millis(400),
             stall_timeout: Duration::from_millis(200),
             load_timeout: Duration::from_secs(2),
-            poll_interval: Duration::from_secs(1),
-        };
-        Arc::new(OpenAi::start(OpenAiConfig { remote }).expect("a good URL"))
+            // Once, at the start.
+            poll_interval: Duration::from_secs(600),
+        }
     }
 
     async fn accept(&self) -> Connection {
@@ -127,7 +133,7 @@ fn call(request: GenerateRequest) -> Call {
     }
 }
 
-async fn run(driver: &OpenAi) -> Result<Vec<Event>, WorkerError> {
+async fn run(driver: &dyn Driver) -> Result<Vec<Event>, WorkerError> {
     let started = driver.generate(call(request())).await?;
     started.events.collect::<Vec<_>>().await.into_iter().collect()
 }
@@ -144,7 +150,7 @@ fn text(events: &[Event]) -> String {
 async fn what_is_sent_is_openais_request_and_what_comes_are_its_events() {
     let server = Server::new().await;
     let driver = server.driver();
-    let (events, sent) = tokio::join!(run(&driver), async {
+    let (events, sent) = tokio::join!(run(&*driver), async {
         let mut connection = server.accept().await;
         let sent = connection.request().await;
         connection.answer("Hello").await;
@@ -173,10 +179,10 @@ async fn a_connection_is_used_again_and_a_closed_one_is_not_missed() {
     let driver = server.driver();
     let (answers, ()) = tokio::join!(
         async {
-            let first = text(&run(&driver).await.expect("an answer"));
-            let second = text(&run(&driver).await.expect("an answer"));
+            let first = text(&run(&*driver).await.expect("an answer"));
+            let second = text(&run(&*driver).await.expect("an answer"));
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let third = text(&run(&driver).await.expect("an answer"));
+            let third = text(&run(&*driver).await.expect("an answer"));
             [first, second, third]
         },
         async {
@@ -222,7 +228,7 @@ async fn an_answer_that_is_cut_or_stalls_ends_with_an_error_behind_what_came() {
 async fn a_worker_that_does_not_begin_or_is_not_there_is_told_apart() {
     let server = Server::new().await;
     let driver = server.driver();
-    let (silent, _held) = tokio::join!(run(&driver), async {
+    let (silent, _held) = tokio::join!(run(&*driver), async {
         let mut connection = server.accept().await;
         connection.request().await;
         connection
@@ -230,7 +236,7 @@ async fn a_worker_that_does_not_begin_or_is_not_there_is_told_apart() {
     assert_eq!(silent, Err(WorkerError::Failed("it was silent for 0.4 seconds".to_owned())));
     let (driver, address) = (server.driver(), server.listener.local_addr().expect("bound"));
     drop(server);
-    let refused = run(&driver).await.expect_err("nobody is there");
+    let refused = run(&*driver).await.expect_err("nobody is there");
     assert!(matches!(&refused, WorkerError::Unavailable(_)), "{address}: {refused}");
     assert!(driver.status().unhealthy.is_some(), "it is left alone for a while");
 }
@@ -269,7 +275,7 @@ async fn refusals_are_told_in_our_words() {
     let driver = server.driver();
     let refused = async |status: &str, body: Value| {
         let body = body.to_string();
-        let (refused, ()) = tokio::join!(run(&driver), async {
+        let (refused, ()) = tokio::join!(run(&*driver), async {
             let mut connection = server.accept().await;
             connection.request().await;
             let length = body.len();
@@ -302,4 +308,39 @@ async fn a_field_that_a_tenant_must_not_set_is_refused_by_name() {
     let refused = driver.generate(call(GenerateRequest { extra, ..request() })).await.map(|_| ());
     let Err(WorkerError::Refused(error)) = refused else { panic!("{refused:?}") };
     assert_eq!((error.param(), error.code()), (Some("background"), Some("unsupported_parameter")));
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_with_a_request_is_tried_once_more_and_not_again() {
+    let server = Server::new().await;
+    let driver = server.driver();
+    let (answers, ()) = tokio::join!(
+        async { [run(&*driver).await.map(|events| text(&events)), run(&*driver).await.map(|events| text(&events))] },
+        async {
+            let mut connection = server.accept().await;
+            connection.request().await;
+            connection.answer("one").await;
+            // Kept, asked again, and gone before a byte of the answer.
+            connection.request().await;
+            connection.0.set_zero_linger().expect("settable");
+            drop(connection);
+            // So is the new one.
+            let mut connection = server.accept().await;
+            connection.request().await;
+        }
+    );
+    assert_eq!(answers[0].as_deref(), Ok("one"));
+    assert!(matches!(&answers[1], Err(WorkerError::Failed(_))), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_a_worker_says_of_our_credentials_is_not_repeated() {
+    let server = Server::new().await;
+    let driver = server.driver();
+    let (refused, ()) = tokio::join!(run(&*driver), async {
+        let mut connection = server.accept().await;
+        connection.request().await;
+        connection.write("HTTP/1.1 401 X\r\ncontent-length: 11\r\n\r\nsk-upstream").await;
+    });
+    assert_eq!(refused, Err(WorkerError::Failed("401: it refuses our credentials".to_owned())));
 }

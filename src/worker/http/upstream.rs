@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::chunk::{ModelCheck, Reader, shortened};
 use super::client::{Client, ClientError, Response};
@@ -36,7 +37,7 @@ pub(super) struct Generation<'a> {
 }
 
 /// An answer that is being read.
-struct Answer {
+pub(super) struct Answer {
     response: Response,
     decoder: Decoder,
     reader: Reader,
@@ -50,7 +51,7 @@ pub(super) async fn generate(
     dialect: &Dialect,
     generation: Generation<'_>,
     missing: impl FnOnce(String) -> WorkerError,
-) -> Result<Started, WorkerError> {
+) -> Result<Answer, WorkerError> {
     let Generation { request, model, check, prefix, ours } = generation;
     let body = request::body(dialect, request, model, ours).map_err(WorkerError::Refused)?;
     let path = format!("{prefix}{}", request::path(request));
@@ -68,7 +69,7 @@ pub(super) async fn generate(
     while !answer.reader.has_events() && answer.reader.prompt_tokens().is_none() {
         answer.read(timeouts.first_byte).await?;
     }
-    Ok(Started { prompt_tokens: answer.reader.prompt_tokens(), events: events(answer) })
+    Ok(answer)
 }
 
 fn events(answer: Answer) -> EventSource {
@@ -95,6 +96,15 @@ fn events(answer: Answer) -> EventSource {
 // === impl Answer ===
 
 impl Answer {
+    /// When the connection that it comes on was made.
+    pub(super) fn connected(&self) -> Instant {
+        self.response.connected()
+    }
+
+    pub(super) fn into_started(self) -> Started {
+        Started { prompt_tokens: self.reader.prompt_tokens(), events: events(self) }
+    }
+
     /// Reads on until something new was understood, for at most `patience`.
     async fn read(&mut self, patience: Duration) -> Result<(), WorkerError> {
         if let Some(data) = self.decoder.next_event() {
@@ -152,6 +162,8 @@ fn refusal(status: StatusCode, body: &[u8], missing: impl FnOnce(String) -> Work
     let detail = format!("{}: {text}", status.as_u16());
     match status.as_u16() {
         400 | 413 | 422 => WorkerError::Refused(invalid(body, &text).with_detail(detail)),
+        // They are ours, and such a text may show a part of them.
+        401 | 403 => WorkerError::Failed(format!("{}: it refuses our credentials", status.as_u16())),
         404 => missing(detail),
         429 => WorkerError::Busy,
         408 | 502..=504 => WorkerError::Unavailable(detail),

@@ -19,7 +19,7 @@ use super::RemoteConfig;
 use super::chunk::ModelCheck;
 use super::client::{Client, UrlError};
 use super::poll::{self, Lost, Watch};
-use super::request::{Dialect, Explicit};
+use super::request::{Dialect, Explicit, Media};
 use super::upstream::{self, Generation, MAX_ANSWER};
 use crate::types::{AdapterKey, BaseName, TenantId};
 use crate::worker::{AdapterLoad, Call, Driver, Held, LoadedAdapter, Started, Status, WorkerError};
@@ -36,19 +36,41 @@ pub struct Vllm {
 }
 
 const DIALECT: Dialect = Dialect {
-    explicit: Explicit::Temperature,
+    explicit: Explicit::All { repetition_penalty: "repetition_penalty" },
     max_tokens: "max_tokens",
     running_usage: true,
     forbidden: &[
-        ("chat_template", "a template runs at the worker"),
-        ("kv_transfer_params", "reaches other requests' caches"),
-        ("logits_processors", "names code to run at the worker"),
+        // What names a model, an adapter or a file of the worker.
+        ("lora_name", "names an adapter"),
+        ("lora_path", "names an adapter"),
+        ("lora_int_id", "names an adapter"),
         ("lora_request", "names an adapter"),
-        ("priority", "overtakes other tenants"),
-        ("prompt_embeds", "is read as a tensor file"),
+        ("load_inplace", "replaces an adapter"),
+        // What reaches other requests, or their caches.
+        ("cache_salt", "chooses whose cached prompts are used"),
+        ("kv_transfer_params", "reaches other requests' caches"),
+        ("ec_transfer_params", "reaches other requests' caches"),
+        ("session_id", "may be another request's"),
         ("request_id", "may be another request's"),
+        ("priority", "overtakes other tenants"),
+        // What the worker would run or unpack.
+        ("chat_template", "a template runs at the worker"),
+        ("chat_template_kwargs.chat_template", "a template runs at the worker"),
+        ("chat_template_kwargs.tokenize", "makes the worker tokenise while it renders"),
+        ("logits_processors", "names code to run at the worker"),
         ("vllm_xargs", "whatever the worker's plugins make of it"),
+        ("prompt_embeds", "is read as a tensor file"),
+        ("mm_payload", "is unpacked at the worker"),
+        ("mm_processor_kwargs", "changes how the worker's processors are built"),
+        ("media_io_kwargs", "changes how much the worker decodes"),
+        // What is counted otherwise than it is billed.
+        ("max_completion_tokens", "is another name of max_tokens"),
+        ("best_of", "generates more than is told"),
+        ("use_beam_search", "generates more than is told"),
+        ("return_mm_kwargs", "shows the worker's inside"),
+        ("routed_experts_prompt_start", "shows the worker's inside"),
     ],
+    media: Media::InlineOnly,
 };
 
 /// Below it, loading an adapter while others generate could give a running
@@ -135,7 +157,9 @@ impl Driver for Vllm {
                 Some(_) => WorkerError::AdapterMissing(detail),
                 None => WorkerError::Unavailable(detail),
             };
-            upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, missing).await
+            let answer =
+                upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, missing).await?;
+            Ok(answer.into_started())
         }
         .boxed()
     }
