@@ -36,6 +36,7 @@ pub(crate) struct Bench {
 pub(crate) enum Adapters {
     Loadable,
     /// Those that the engine was started with.
+    #[allow(dead_code, reason = "not every binary has such an engine")]
     Fixed,
     None,
 }
@@ -134,6 +135,13 @@ impl Bench {
     async fn long_answer(&self, key: &AdapterKey) -> Result<Answer, WorkerError> {
         let text = format!("{} What do rabbits eat?", "Rabbits live in the woods and on the fields. ".repeat(24));
         self.answer(Some(key), request(Input::Chat(vec![Message::text(Role::User, text)]), 12)).await
+    }
+
+    /// Waits for the first event of an adapter's answer.
+    #[allow(dead_code, reason = "not every binary measures it")]
+    pub(crate) async fn first_event(&self, key: &AdapterKey) {
+        let mut events = self.driver.generate(self.call(Some(key), question(4))).await.expect("started").events;
+        events.next().await.expect("an event").expect("no error");
     }
 
     /// Waits for the engine to have as many generations as that.
@@ -366,6 +374,12 @@ pub(crate) async fn violent(bench: &Bench, restart: impl AsyncFn() -> u32) {
     // It is not there.
     let refused = bench.answer(None, question(12)).await.map(|it| it.text);
     assert!(matches!(refused, Err(WorkerError::Unavailable(_) | WorkerError::Failed(_))), "{refused:?}");
+
+    let since = Instant::now();
+    while bench.driver.status().unhealthy.is_none() {
+        assert!(since.elapsed() < Duration::from_secs(10), "that it is gone is noticed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 
     // Another one comes up in its place, without what the first had.
     let process = restart().await;

@@ -34,13 +34,15 @@ async fn leaves_a_stream(server: Arc<Server>, client: reqwest::Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_a_stream_over_http1_stops_the_engine() {
-    Server::with(|server| leaves_a_stream(server, reqwest::Client::builder().http1_only().build().expect("a client")))
-        .await;
+    Server::with(|server| {
+        leaves_a_stream(server, crate::support::http_client().http1_only().build().expect("a client"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_a_stream_over_http2_stops_the_engine() {
-    let client = reqwest::Client::builder().http2_prior_knowledge().build().expect("a client");
+    let client = crate::support::http_client().http2_prior_knowledge().build().expect("a client");
     Server::with(|server| leaves_a_stream(server, client)).await;
 }
 

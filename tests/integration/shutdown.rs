@@ -43,7 +43,13 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
-        let process = Self { child, public, ops, client: reqwest::Client::new(), _folder: folder };
+        let process = Self {
+            child,
+            public,
+            ops,
+            client: crate::support::http_client().build().expect("a client"),
+            _folder: folder,
+        };
         let ready = async {
             while process.readiness().await != Some(200) {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -16,7 +16,7 @@ async fn streams_that_nobody_reads_give_way_and_end_at_their_deadline() {
     );
     Server::with_config(&config, |server| async move {
         // No window: the server may send the head and not a byte of the body.
-        let silent = reqwest::Client::builder()
+        let silent = crate::support::http_client()
             .http2_prior_knowledge()
             .http2_initial_stream_window_size(0)
             .build()

@@ -25,7 +25,7 @@ fn bits(model: &Model, threads: usize, rows: &[(Vec<u32>, Option<Arc<Adapter>>)]
                 Slice { cache, tokens, adapter: adapter.as_deref(), wanted: Wanted::Last }
             })
             .collect();
-        let logits = forward.run(model, &mut team, &mut batch);
+        let logits = forward.run(model, &mut team, &mut batch, || true).expect("wanted");
         last = logits.iter().map(|row| row.iter().map(|logit| logit.to_bits()).collect()).collect();
     }
     last

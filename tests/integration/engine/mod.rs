@@ -42,7 +42,7 @@ fn greedy(model: &Model, team: &mut Team, adapter: Option<&Adapter>, prompt: &[u
     for _ in 0..count {
         let next = &tokens[cache.len()..];
         let mut batch = [Slice { cache: &mut cache, tokens: next, adapter, wanted: Wanted::Last }];
-        let logits = forward.run(model, team, &mut batch);
+        let logits = forward.run(model, team, &mut batch, || true).expect("wanted");
         tokens.push(team.isa().argmax(&logits[0]) as u32);
     }
     tokens.split_off(prompt.len())

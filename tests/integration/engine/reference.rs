@@ -98,7 +98,7 @@ fn perplexity(model: &Model, tokens: &[u32]) -> f64 {
         let mut cache = model.cache(window.len());
         for (start, chunk) in window.chunks(64).enumerate().map(|(index, chunk)| (index * 64, chunk)) {
             let mut batch = [Slice { cache: &mut cache, tokens: chunk, adapter: None, wanted: Wanted::All }];
-            let logits = forward.run(model, &mut team, &mut batch);
+            let logits = forward.run(model, &mut team, &mut batch, || true).expect("wanted");
             for (offset, logits) in logits.iter().enumerate() {
                 let Some(&next) = window.get(start + offset + 1) else { continue };
                 let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

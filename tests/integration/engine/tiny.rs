@@ -28,7 +28,7 @@ fn agrees(name: &str, model: &Model, adapter: Option<&Adapter>, expected: &Expec
     let mut cache = model.cache(expected.prompt_tokens.len());
     let mut batch = [Slice { cache: &mut cache, tokens: &expected.prompt_tokens, adapter, wanted: Wanted::Last }];
     let mut forward = Forward::default();
-    let logits = &forward.run(model, &mut team, &mut batch)[0];
+    let logits = &forward.run(model, &mut team, &mut batch, || true).expect("wanted")[0];
     let furthest = logits.iter().zip(&expected.last_prompt_logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(furthest < 2e-3, "{name}: logits are up to {furthest} off");
     let tokens = greedy(model, &mut team, adapter, &expected.prompt_tokens, expected.tokens.len());
@@ -66,7 +66,10 @@ fn a_models_rows_do_not_depend_on_how_its_prompt_was_cut() {
             let (tokens, later) = rest.split_at(chunk);
             rest = later;
             let mut batch = [Slice { cache: &mut cache, tokens, adapter: None, wanted: Wanted::Last }];
-            last = forward.run(&model, &mut team, &mut batch)[0].iter().map(|logit| logit.to_bits()).collect();
+            last = forward.run(&model, &mut team, &mut batch, || true).expect("wanted")[0]
+                .iter()
+                .map(|logit| logit.to_bits())
+                .collect();
         }
         assert!(rest.is_empty());
         last

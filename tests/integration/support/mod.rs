@@ -11,6 +11,13 @@ pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// A client, once the process has a provider for its TLS.
+pub(crate) fn http_client() -> reqwest::ClientBuilder {
+    // A second call changes nothing.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// A JSON fixture.
 pub(crate) fn fixture<T: serde::de::DeserializeOwned>(path: &str) -> T {
     let path = repository("tests/fixtures").join(path);

@@ -48,7 +48,7 @@ impl Server {
         std::fs::write(&file, config).expect("written");
         let loaded = app::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
         let app = App::start(loaded).await.expect("it starts");
-        Self { app, client: reqwest::Client::new(), _folder: folder }
+        Self { app, client: super::http_client().build().expect("a client"), _folder: folder }
     }
 
     /// Runs `test` against the quickstart's tenants; afterwards nothing may be held.

@@ -92,8 +92,14 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8(rest).expect("text")
 }
 
+fn client() -> reqwest::ClientBuilder {
+    // TLS needs one provider for the process, used or not.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 fn h2() -> reqwest::Client {
-    reqwest::Client::builder().http2_prior_knowledge().build().expect("a client")
+    client().http2_prior_knowledge().build().expect("a client")
 }
 
 fn gated() -> (Harness, Arc<Semaphore>) {
@@ -106,7 +112,7 @@ fn gated() -> (Harness, Arc<Semaphore>) {
 async fn both_protocols_are_served_on_one_port() {
     let served = Served::new(Harness::new(hello())).await;
     let url = format!("http://{}/v1/chat/completions", served.address);
-    for client in [reqwest::Client::new(), h2()] {
+    for client in [client().build().expect("a client"), h2()] {
         let response = client.post(&url).bearer_auth("sk-acme").body(CHAT).send().await.expect("a response");
         assert_eq!(response.status(), 200);
         assert!(response.text().await.expect("a body").contains("Hello world"));
