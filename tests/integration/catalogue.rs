@@ -197,7 +197,8 @@ async fn every_wrong_artifact_is_refused_with_its_reason_and_traffic_goes_on() {
         invalid(&remove("adapter_model.safetensors"), "adapter_model.safetensors is missing").await;
         invalid(&|it| edit_weights(it, |bytes| bytes.truncate(bytes.len() - 7)), "adapter_model.safetensors: ").await;
         invalid(&|it| edit_weights(it, |bytes| bytes[0] ^= 0xff), "adapter_model.safetensors: ").await;
-        invalid(&|it| edit_head(it, "[8,576]", "[8,577]"), "has shape [8, 577]").await;
+        invalid(&|it| edit_head(it, "[8,576]", "[8,577]"), "do not hold F16 numbers of shape [8, 577]").await;
+        invalid(&|it| edit_head(it, "[8,576]", "[9,512]"), "has shape [9, 512], the base needs [8, 576]").await;
         invalid(&|it| edit_config(it, "\"r\": 8", "\"r\": 4"), "has rank 8, adapter_config.json says r = 4").await;
         invalid(&|it| edit_config(it, "\"r\": 8", "\"r\": 65"), "`r` is 65, at most 64 is allowed").await;
         invalid(&|it| edit_config(it, "\"q_proj\"", "\"x_proj\""), "target module").await;

@@ -29,6 +29,8 @@ use crate::types::{BaseName, TenantId};
 
 /// Of a field that is a name, a place or a digest.
 const LONGEST_FIELD: usize = 2048;
+/// How long the rest of a refused upload is read.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Who may call it.
 #[derive(Debug, Clone, Copy)]
@@ -239,8 +241,23 @@ async fn published(api: &Api, request: Request) -> Result<Response, Failure> {
 /// Writes an upload's files where they are staged. Their names are ours,
 /// whatever the client calls them.
 async fn upload(request: Request, staging: &Staging, most: u64) -> Result<Publish, Failure> {
-    let broken = |error: axum::extract::multipart::MultipartError| Failure::invalid(&error.body_text());
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| Failure::invalid(&error.body_text()))?;
+    let read = fields(&mut form, staging, most).await;
+    if read.is_err() {
+        // A client that is still sending would not see the answer.
+        let rest = async {
+            while let Ok(Some(mut field)) = form.next_field().await {
+                while let Ok(Some(_)) = field.chunk().await {}
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN, rest).await;
+    }
+    read
+}
+
+/// The form's fields and files; its own text says where it goes wrong.
+async fn fields(form: &mut Multipart, staging: &Staging, most: u64) -> Result<Publish, Failure> {
+    let broken = |error: axum::extract::multipart::MultipartError| Failure::invalid(&error.body_text());
     let (mut tenant, mut name, mut base, mut digest) = (None, None, None, None);
     let (mut archive, mut left) = (false, most);
     while let Some(mut field) = form.next_field().await.map_err(broken)? {
