@@ -10,10 +10,10 @@ DATA_DIR ?= .tenantry
 export LISTEN OPS_LISTEN DATA_DIR BASE_MODEL
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench
+.PHONY: help run test test-engines lint bench
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@sed -n 's/^#  /  /p' $(MAKEFILE_LIST)
 
 run: ## Serve three demonstration tenants on one base model
@@ -21,6 +21,9 @@ run: ## Serve three demonstration tenants on one base model
 
 test: ## Run every test, with the stock clients of Python and Node
 	@exec bash scripts/test.sh
+
+test-engines: ## Run the driver tests on real vLLM and llama.cpp (5 GB); writes tests/ENGINES.md
+	@exec bash scripts/test-engines.sh
 
 lint: ## Check formatting, lints, documentation and scripts
 	@exec bash scripts/lint.sh

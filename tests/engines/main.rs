@@ -20,6 +20,9 @@ use tenantry::worker::{
 
 use conformance::{Adapters, Bench, STALL, artifacts, key};
 
+/// Both read a prompt in steps that they do not break off.
+const PROMPT_STEP: Duration = Duration::from_secs(5);
+
 /// A server started by one of our scripts, and all that it started.
 struct Engine {
     script: &'static str,
@@ -92,7 +95,14 @@ async fn page(url: String) -> String {
 }
 
 fn bench(driver: Arc<dyn Driver>, adapters: Adapters, process: u32, running: Running) -> Bench {
-    Bench { driver, base: BaseName::new("smollm2"), adapters, running, process: Some(process) }
+    Bench {
+        driver,
+        base: BaseName::new("smollm2"),
+        adapters,
+        running,
+        process: Some(process),
+        prompt_step: PROMPT_STEP,
+    }
 }
 
 type Running = Box<dyn Fn() -> BoxFuture<'static, u64> + Send + Sync>;
@@ -163,6 +173,7 @@ async fn vllm() {
         running: vllm_running(port),
         base: bench.base.clone(),
         process: None,
+        prompt_step: PROMPT_STEP,
     };
     conformance::peaceful(&plain).await;
 

@@ -342,3 +342,143 @@ async fn without_its_database_nothing_is_published_and_all_else_goes_on() {
     assert_eq!(server.ops("/readyz").await.0, 200);
     server.stop().await;
 }
+
+/// A Postgres of this test's own, from the programs in TENANTRY_TEST_POSTGRES.
+struct Postgres {
+    process: std::process::Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let programs = std::env::var_os("TENANTRY_TEST_POSTGRES").expect("`make test` installs Postgres");
+        let folder = tempfile::tempdir().expect("a folder");
+        // It does not run as root, and then needs programs that another user can read.
+        let own = folder.path().join("pg");
+        fs::create_dir(&own).expect("made");
+        for part in ["pgserver", "pgserver.libs"] {
+            let part = Path::new(&programs).join(part);
+            let copied = std::process::Command::new("cp").arg("-r").arg(part).arg(&own).status().expect("cp runs");
+            assert!(copied.success());
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+        if root() {
+            let handed = std::process::Command::new("chown").args(["-R", "nobody"]).arg(folder.path()).status();
+            assert!(handed.expect("chown runs").success());
+        }
+        let data = folder.path().join("data");
+        let made =
+            Self::program(&own, "initdb").args(["-A", "trust", "-U", "postgres", "-N", "-D"]).arg(&data).output();
+        let made = made.expect("initdb runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let process = Self::spawn(folder.path(), port);
+        Self { process, folder, port }
+    }
+
+    fn program(own: &Path, name: &str) -> std::process::Command {
+        let path = own.join("pgserver/pginstall/bin").join(name);
+        let mut command = match root() {
+            true => {
+                let mut command = std::process::Command::new("setpriv");
+                command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]).arg(path);
+                command
+            }
+            false => std::process::Command::new(path),
+        };
+        command.current_dir(own);
+        command
+    }
+
+    fn spawn(folder: &Path, port: u16) -> std::process::Child {
+        Self::program(&folder.join("pg"), "postgres")
+            .arg("-D")
+            .arg(folder.join("data"))
+            .args(["-h", "127.0.0.1", "-k", "", "-p", &port.to_string(), "-c", "fsync=off"])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("postgres runs")
+    }
+
+    fn stop(&mut self) {
+        // At once, and with all its processes.
+        let quit = std::process::Command::new("kill").args(["-QUIT", &self.process.id().to_string()]).status();
+        assert!(quit.expect("kill runs").success());
+        self.process.wait().expect("it ends");
+    }
+
+    fn start_again(&mut self) {
+        self.process = Self::spawn(self.folder.path(), self.port);
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.stop();
+        }
+    }
+}
+
+fn root() -> bool {
+    let id = std::process::Command::new("id").arg("-u").output().expect("id runs");
+    id.stdout.starts_with(b"0")
+}
+
+/// Two gateways on one Postgres, and what they do without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_on_one_postgres() {
+    let mut postgres = Postgres::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = folder.path().join("url");
+    fs::write(&url, format!("postgres://postgres@127.0.0.1:{}/postgres\n", postgres.port)).expect("written");
+    // One store, as several gateways need one; a folder serves where they are on one machine.
+    let config = |_: &str| {
+        format!(
+            "{}\n[catalogue]\ndata_dir = {:?}\ndatabase = \"file:{}\"\npoll_interval = \"100ms\"\n",
+            quickstart_like(""),
+            folder.path().join("data"),
+            url.display()
+        )
+    };
+    let (one, other) = (Server::start(&config("one")).await, Server::start(&config("other")).await);
+    let up = async |server: &Server, up: bool| {
+        let (since, line) = (Instant::now(), format!("tenantry_catalogue_up {}", u8::from(up)));
+        while !server.ops("/metrics").await.1.contains(&line) {
+            assert!(since.elapsed() < Duration::from_secs(20), "the catalogue's database is seen to be {up}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    up(&one, true).await;
+    up(&other, true).await;
+    // Both publish the same name at once: no revision is lost or given twice.
+    let (pirate, json) = (artifact("pirate"), artifact("json"));
+    let (first, second) =
+        tokio::join!(publish(&one, "acme", "support", &pirate), publish(&other, "acme", "support", &json));
+    assert_eq!((first.0, second.0), (201, 201), "{first:?} {second:?}");
+    let mut revisions = [first.1["revision"].as_u64(), second.1["revision"].as_u64()];
+    revisions.sort_unstable();
+    assert_eq!(revisions, [Some(1), Some(2)]);
+    let since = Instant::now();
+    for server in [&one, &other] {
+        for model in ["support@1", "support@2"] {
+            while asked(server, "acme", model).await.is_err() {
+                assert!(since.elapsed() < Duration::from_secs(2), "seen by both within 2 seconds");
+            }
+        }
+        assert_eq!(asked(server, "globex", "support").await, Err(404));
+    }
+    let before = asked(&one, "acme", "support").await.expect("an answer");
+    postgres.stop();
+    up(&one, false).await;
+    assert_eq!(asked(&one, "acme", "support").await.expect("without the database"), before);
+    let (status, told) = publish(&one, "acme", "more", &pirate).await;
+    assert_eq!((status, told["error"]["code"].as_str()), (503, Some("catalogue_unavailable")), "{told}");
+    postgres.start_again();
+    up(&one, true).await;
+    assert_eq!(publish(&one, "acme", "more", &pirate).await.0, 201, "it can be published again");
+    one.stop().await;
+    other.stop().await;
+}

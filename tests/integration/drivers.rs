@@ -39,7 +39,14 @@ async fn embedded() {
         let status = watched.status();
         std::future::ready(status.batch_rows + status.waiting).boxed()
     };
-    let bench = Bench { driver, base, adapters: Adapters::Loadable, running: Box::new(running), process: None };
+    let bench = Bench {
+        driver,
+        base,
+        adapters: Adapters::Loadable,
+        running: Box::new(running),
+        process: None,
+        prompt_step: Duration::ZERO,
+    };
     conformance::peaceful(&bench).await;
 }
 
@@ -129,6 +136,7 @@ async fn grpc() {
         adapters: Adapters::Loadable,
         running: Box::new(running),
         process: Some(pid),
+        prompt_step: Duration::ZERO,
     };
     conformance::healthy(&bench).await;
     conformance::peaceful(&bench).await;
@@ -156,6 +164,7 @@ async fn openai_to_another_gateway() {
             adapters: Adapters::None,
             running: Box::new(running),
             process: None,
+            prompt_step: Duration::ZERO,
         };
         conformance::peaceful(&bench).await;
     })
@@ -182,6 +191,7 @@ async fn one_worker_serves_several_bases_under_one_budget_and_asks_for_its_key()
         adapters: Adapters::Loadable,
         running: Box::new(|| std::future::ready(0).boxed()),
         process: None,
+        prompt_step: Duration::ZERO,
     };
     conformance::healthy(&bench("smollm2")).await;
     for base in ["smollm2", "second"] {
