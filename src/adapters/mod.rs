@@ -15,12 +15,11 @@
 
 mod archive;
 mod artifacts;
+mod backing;
 mod catalogue;
 mod database;
 mod error;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

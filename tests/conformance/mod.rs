@@ -19,7 +19,7 @@ const CANCELLED_WITHIN: Duration = Duration::from_millis(100);
 /// Looking at an engine takes time itself.
 const LOOKING: Duration = Duration::from_millis(150);
 /// What the benches give their drivers as the limit on silence.
-pub(crate) const STALL: Duration = Duration::from_secs(3);
+pub(crate) const STALL: Duration = Duration::from_secs(6);
 
 /// One engine, and how to look at it past the driver.
 pub(crate) struct Bench {

@@ -207,11 +207,12 @@ fn key_of(engine_name: &str) -> Option<AdapterKey> {
 
 /// vLLM's words for what is wrong with an artifact.
 fn is_about_artifact(text: &str) -> bool {
-    const WORDS: [&str; 6] = [
+    const WORDS: [&str; 7] = [
         "LoRA rank",
         "doesn't contain tensors",
         "expected target modules",
         "invalid header",
+        "deserializing header",
         "HeaderTooLarge",
         "does not support",
     ];
