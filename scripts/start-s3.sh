@@ -4,7 +4,10 @@
 # Becomes an S3 server on 127.0.0.1:PORT with its data in FOLDER, which is made
 # when it is not there: a bucket is a folder in it, made by CreateBucket or by
 # mkdir. Requests are path-style, and signed with the keys below, in any region.
-# scripts/services.sh installs it.
+# A bucket's name has three letters at least. scripts/services.sh installs it.
+#
+# A conditional put looks first and writes then: of several at the same moment
+# more than one may succeed. A put into a bucket that is not there makes it.
 #
 # This process is the server, and has no other.
 set -euo pipefail
