@@ -72,8 +72,13 @@ fn from_tar(source: impl Read, folder: &Path, most: u64) -> Result<(), PublishEr
     Ok(())
 }
 
+/// The reader's own words repeat what is in the archive.
 fn broken(error: io::Error) -> PublishError {
-    PublishError::BrokenArchive(error.to_string())
+    let why = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it is cut off",
+        _ => "it is neither a whole .tar nor a whole .tar.gz",
+    };
+    PublishError::BrokenArchive(why.to_owned())
 }
 
 fn unsafe_(what: String) -> PublishError {

@@ -210,9 +210,9 @@ async fn a_failed_load_reaches_all_who_asked_for_that_adapter_and_nobody_else() 
 #[tokio::test(start_paused = true)]
 async fn one_slow_load_delays_no_other_adapter() {
     let mut harness = Harness::new();
-    let slow = harness.ask("slow");
-    let load = harness.asked(Work::Load, "slow").await;
-    let quick = harness.loaded("quick").await;
+    let slow = harness.ask("a");
+    let load = harness.asked(Work::Load, "a").await;
+    let quick = harness.loaded("b").await;
     assert!(!slow.is_finished());
     succeed(load);
     drop((quick, pinned(slow).await));
