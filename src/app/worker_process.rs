@@ -38,7 +38,8 @@ impl WorkerApp {
         let embedded = Arc::new(embedded.map_err(failed)?);
 
         let (shutdown, servers) = (Shutdown::default(), TaskTracker::new());
-        let router = edge::worker::Service::new(embedded, Ulid::generate().to_string(), process.key).router();
+        let service = edge::worker::Service::new(embedded, Ulid::generate().to_string(), process.key, shutdown.drain.clone());
+        let router = service.router();
         let Shutdown { drain, kill, connections, .. } = shutdown.clone();
         let address = listener.address;
         servers.spawn(async move {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Streaming};
 
 use crate::auth::KeyHash;
@@ -32,6 +33,8 @@ pub struct Service {
     /// Another in each run.
     instance: String,
     key: Option<KeyHash>,
+    /// Turned when the process is about to end.
+    drain: CancellationToken,
     uploads: Semaphore,
 }
 
@@ -46,8 +49,8 @@ pub struct Events {
 
 impl Service {
     /// Callers have to bring `key`, where there is one.
-    pub fn new(embedded: Arc<Embedded>, instance: String, key: Option<KeyHash>) -> Self {
-        Self { embedded, instance, key, uploads: Semaphore::new(UPLOADS) }
+    pub fn new(embedded: Arc<Embedded>, instance: String, key: Option<KeyHash>, drain: CancellationToken) -> Self {
+        Self { embedded, instance, key, drain, uploads: Semaphore::new(UPLOADS) }
     }
 
     /// The gRPC routes, reflection among them.
@@ -153,6 +156,9 @@ impl worker_server::Worker for Service {
             waiting: status.waiting,
             kv_tokens: status.kv_tokens,
             adapters: self.embedded.adapters().into_iter().map(held).collect(),
+            draining: self.drain.is_cancelled(),
+            slots: status.slots.unwrap_or(0),
+            cold: status.cold.iter().map(ToString::to_string).collect(),
             memory: Some(pb::MemoryUse {
                 limit: memory.weights + memory.kv_limit + memory.adapters_limit.unwrap_or(0),
                 weights: memory.weights,

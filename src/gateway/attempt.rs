@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::failure;
 use crate::pool::{EventSource, Lease, Pool, PoolError, Started, WorkerError};
-use crate::types::{Error, Event, GenerateRequest, GenerationId, ModelRoute};
+use crate::types::{Error, Event, GenerateRequest, GenerationId, ModelRoute, TenantId};
 
 /// A worker that has begun to answer.
 pub(super) struct Attempt {
@@ -21,14 +21,21 @@ pub(super) struct Attempt {
     pub rest: EventSource,
 }
 
+/// What is asked of whichever worker it will be.
+pub(super) struct Asked<'a> {
+    pub id: GenerationId,
+    pub tenant: &'a TenantId,
+    pub request: &'a Arc<GenerateRequest>,
+}
+
 /// Tries up to `attempts` workers for the first event.
 pub(super) async fn first_event(
     pool: &Pool,
     attempts: u32,
     route: &ModelRoute,
-    id: GenerationId,
-    request: &Arc<GenerateRequest>,
+    asked: &Asked<'_>,
 ) -> Result<Attempt, Error> {
+    let id = asked.id;
     let mut failed: Vec<Arc<str>> = Vec::new();
     let mut last = None;
     for _ in 0..attempts {
@@ -44,7 +51,7 @@ pub(super) async fn first_event(
             Err(error @ PoolError::NoWorker { .. }) => return Err(last.unwrap_or_else(|| failure::pool(&error))),
             Err(error) => return Err(failure::pool(&error)),
         };
-        match begin(&lease, id, request).await {
+        match begin(&lease, asked).await {
             Ok((prompt_tokens, first, rest)) => return Ok(Attempt { lease, prompt_tokens, first, rest }),
             Err(error @ WorkerError::AdapterMissing(_)) => {
                 // Not the worker's fault as a worker: it may load the adapter again.
@@ -65,10 +72,9 @@ pub(super) async fn first_event(
 
 async fn begin(
     lease: &Lease,
-    id: GenerationId,
-    request: &Arc<GenerateRequest>,
+    asked: &Asked<'_>,
 ) -> Result<(Option<u32>, Event, EventSource), WorkerError> {
-    let Started { prompt_tokens, mut events } = lease.generate(id, request.clone()).await?;
+    let Started { prompt_tokens, mut events } = lease.generate(asked.id, asked.tenant.clone(), asked.request.clone()).await?;
     match events.next().await {
         Some(Ok(first)) => Ok((prompt_tokens, first, events)),
         Some(Err(error)) => Err(error),

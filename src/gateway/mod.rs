@@ -33,6 +33,7 @@ use crate::types::{AdapterKey, Error, GenerateRequest, GenerationId, ModelRoute,
 pub use live::Live;
 pub use stream::EventStream;
 
+use attempt::Asked;
 use record::Record;
 use stream::Limits;
 
@@ -135,7 +136,8 @@ impl Gateway {
                 failure::refused(refusal)
             })?;
             let gauge = self.metrics.stream(tenant.id.as_str());
-            let attempt = attempt::first_event(&self.pool, self.config.attempts, &route, id, &request).await?;
+            let asked = Asked { id, tenant: &tenant.id, request: &request };
+            let attempt = attempt::first_event(&self.pool, self.config.attempts, &route, &asked).await?;
             Ok((model, permit, gauge, attempt))
         };
         let outcome = tokio::select! {
@@ -201,8 +203,9 @@ impl Gateway {
 
     /// The workers that hold an adapter.
     pub fn holding(&self, adapter: &AdapterKey) -> Vec<String> {
-        let workers = self.pool.workers().iter().filter(|worker| worker.holds(adapter));
-        workers.map(|worker| worker.name().to_owned()).collect()
+        let workers = self.pool.workers();
+        let holding = workers.iter().filter(|worker| worker.holds(adapter));
+        holding.map(|worker| worker.name().to_owned()).collect()
     }
 
     /// Unloads what leaves the catalogue. Never returns.

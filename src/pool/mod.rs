@@ -13,11 +13,12 @@ mod residency;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
 
 use crate::adapters::{Artifact, Catalogue};
 use crate::telemetry::Metrics;
-use crate::types::{AdapterKey, BaseName, GenerateRequest, GenerationId, ModelRoute};
+use crate::types::{AdapterKey, BaseName, GenerateRequest, GenerationId, ModelRoute, TenantId};
 use crate::worker::{Call, Driver, Status};
 
 use pick::Candidate;
@@ -29,7 +30,8 @@ pub use crate::worker::{EventSource, Started, WorkerError};
 
 /// All workers, and which base models they serve.
 pub struct Pool {
-    workers: Vec<Arc<Worker>>,
+    /// Swapped whole when a worker is added or removed.
+    workers: ArcSwap<Vec<Arc<Worker>>>,
     catalogue: Arc<Catalogue>,
 }
 
@@ -63,7 +65,23 @@ pub enum PoolError {
 
 impl Pool {
     pub fn new(workers: Vec<Arc<Worker>>, catalogue: Arc<Catalogue>) -> Self {
-        Self { workers, catalogue }
+        Self { workers: ArcSwap::from_pointee(workers), catalogue }
+    }
+
+    /// From now on the worker takes part in every choice, in the place of one
+    /// of the same name.
+    pub fn add(&self, worker: &Arc<Worker>) {
+        self.workers.rcu(|workers| {
+            let others = workers.iter().filter(|other| other.name != worker.name).cloned();
+            others.chain([worker.clone()]).collect::<Vec<_>>()
+        });
+    }
+
+    /// No request is given to the worker any more; those that it runs hold it
+    /// until they end.
+    pub fn remove(&self, name: &str) {
+        self.workers
+            .rcu(|workers| workers.iter().filter(|worker| &*worker.name != name).cloned().collect::<Vec<_>>());
     }
 
     /// Takes a slot of the best worker that serves the route's base model and
@@ -73,8 +91,8 @@ impl Pool {
             None => None,
             Some(key) => Some(self.catalogue.get(key).ok_or_else(|| PoolError::NoArtifact { key: key.clone() })?),
         };
-        let serving: Vec<&Arc<Worker>> = self
-            .workers
+        let workers = self.workers();
+        let serving: Vec<&Arc<Worker>> = workers
             .iter()
             .filter(|worker| worker.bases.contains(&route.base) && !except.contains(&worker.name))
             .filter(|worker| route.adapter.as_ref().is_none_or(|key| worker.driver.accepts(key)))
@@ -85,8 +103,9 @@ impl Pool {
         Worker::lease(serving[picked], &route.base, artifact.as_ref()).await
     }
 
-    pub fn workers(&self) -> &[Arc<Worker>] {
-        &self.workers
+    /// The workers there are at this moment.
+    pub fn workers(&self) -> Arc<Vec<Arc<Worker>>> {
+        self.workers.load_full()
     }
 
     pub fn catalogue(&self) -> &Arc<Catalogue> {
@@ -101,7 +120,7 @@ impl Pool {
         while changes.changed().await.is_ok() {
             let now = self.catalogue.keys();
             for gone in known.difference(&now) {
-                self.workers.iter().for_each(|worker| worker.retire(gone));
+                self.workers().iter().for_each(|worker| worker.retire(gone));
             }
             known = now;
         }
@@ -111,7 +130,7 @@ impl Pool {
     /// Whether some worker can serve `base` now; the reason where none can.
     pub fn ready(&self, base: &BaseName) -> Result<(), String> {
         let mut reasons = Vec::new();
-        for worker in self.workers.iter().filter(|worker| worker.bases.contains(base)) {
+        for worker in self.workers().iter().filter(|worker| worker.bases.contains(base)) {
             match worker.driver.status().unhealthy {
                 None => return Ok(()),
                 Some(reason) => reasons.push(format!("{}: {reason}", worker.name)),
@@ -122,7 +141,7 @@ impl Pool {
 
     /// Base models that the workers serve, each once.
     pub fn bases(&self) -> Vec<BaseName> {
-        let mut bases: Vec<BaseName> = self.workers.iter().flat_map(|worker| worker.bases.clone()).collect();
+        let mut bases: Vec<BaseName> = self.workers().iter().flat_map(|worker| worker.bases.clone()).collect();
         bases.sort();
         bases.dedup();
         bases
@@ -227,9 +246,14 @@ impl Lease {
         }
     }
 
-    pub async fn generate(&self, id: GenerationId, request: Arc<GenerateRequest>) -> Result<Started, WorkerError> {
+    pub async fn generate(
+        &self,
+        id: GenerationId,
+        tenant: TenantId,
+        request: Arc<GenerateRequest>,
+    ) -> Result<Started, WorkerError> {
         let adapter = self.pin.as_ref().map(|pin| pin.key().clone());
-        self.worker.driver.generate(Call { id, base: self.base.clone(), adapter, request }).await
+        self.worker.driver.generate(Call { id, tenant, base: self.base.clone(), adapter, request }).await
     }
 }
 

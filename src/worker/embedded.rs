@@ -73,6 +73,8 @@ pub struct Embedded {
     limits: AdapterLimits,
     weights: u64,
     kv_limit: u64,
+    /// Sequences that the engine of a base model runs at one time.
+    slots: u64,
     /// Places for prompts that take long to tokenise.
     long_prompts: Arc<Semaphore>,
 }
@@ -145,6 +147,7 @@ impl Embedded {
             limits: config.adapters,
             weights,
             kv_limit,
+            slots: config.engine.max_batch_rows as u64,
             long_prompts: Arc::new(Semaphore::new(LONG_PROMPTS)),
         })
     }
@@ -257,7 +260,7 @@ impl Driver for Embedded {
     }
 
     fn status(&self) -> Status {
-        let mut status = Status::default();
+        let mut status = Status { slots: Some(self.slots), ..Status::default() };
         for (name, base) in &self.bases {
             let stats = base.engine.stats();
             status.batch_rows += stats.running as u64;

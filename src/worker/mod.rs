@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId};
+use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId, TenantId};
 
 pub use grpc::{Config as GrpcConfig, Grpc, GrpcError};
 
@@ -71,6 +71,8 @@ pub trait Driver: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct Call {
     pub id: GenerationId,
+    /// Whose request it is; no two tenants share what an engine caches.
+    pub tenant: TenantId,
     pub base: BaseName,
     /// Loaded at this worker, and pinned there by the caller.
     pub adapter: Option<AdapterKey>,
@@ -101,6 +103,13 @@ pub struct Status {
     pub waiting: u64,
     /// Positions of the key-value cache that are in use.
     pub kv_tokens: u64,
+    /// It takes nothing new and finishes what it runs.
+    pub draining: bool,
+    /// Sequences that it runs at one time, where it says so; more wait.
+    pub slots: Option<u64>,
+    /// Base models that it serves and that are not in its memory: a call has
+    /// them loaded first.
+    pub cold: Vec<BaseName>,
     /// What the worker itself says that it holds; `None` where it does not say.
     pub held: Option<Arc<Held>>,
 }

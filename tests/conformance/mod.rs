@@ -105,6 +105,7 @@ impl Bench {
     fn call(&self, adapter: Option<&AdapterKey>, request: GenerateRequest) -> Call {
         Call {
             id: GenerationId::new(Default::default()),
+            tenant: TenantId::new("acme"),
             base: self.base.clone(),
             adapter: adapter.cloned(),
             request: Arc::new(request),

@@ -53,6 +53,7 @@ async fn text(worker: &Embedded, adapter: Option<AdapterKey>) -> Result<String, 
     };
     let call = Call {
         id: GenerationId::new(Default::default()),
+        tenant: TenantId::new("acme"),
         base: BaseName::new("base"),
         adapter,
         request: Arc::new(request),

@@ -45,6 +45,7 @@ pub fn call_to_pb(call: &Call) -> pb::GenerateRequest {
     let request = &*call.request;
     pb::GenerateRequest {
         id: call.id.to_string(),
+        tenant: call.tenant.to_string(),
         base: call.base.to_string(),
         adapter: call.adapter.as_ref().map(key_to_pb),
         input: Some(input_to_pb(&request.input)),
@@ -79,6 +80,7 @@ pub fn call_from_pb(call: pb::GenerateRequest) -> Result<Call, Unreadable> {
     };
     Ok(Call {
         id: GenerationId::parse(&call.id).ok_or_else(|| format!("`{}` is not a generation's id", call.id))?,
+        tenant: TenantId::new(call.tenant),
         base: crate::types::BaseName::new(call.base),
         adapter: call.adapter.map(key_from_pb),
         request: Arc::new(request),
@@ -338,9 +340,10 @@ mod tests {
             };
             let key = AdapterKey { tenant: TenantId::new("t"), name: "n".into(), revision: 3, digest: "d".into() };
             let id = GenerationId::new(Default::default());
-            let call = Call { id, base: BaseName::new("base"), adapter: Some(key), request: Arc::new(request) };
+            let tenant = TenantId::new("t");
+            let call = Call { id, tenant, base: BaseName::new("base"), adapter: Some(key), request: Arc::new(request) };
             let read = call_from_pb(call_to_pb(&call)).expect("read");
-            assert_eq!((read.id, &read.base, &read.adapter), (call.id, &call.base, &call.adapter));
+            assert_eq!((read.id, &read.tenant, &read.base, &read.adapter), (call.id, &call.tenant, &call.base, &call.adapter));
             assert_eq!(read.request, call.request);
         }
     }

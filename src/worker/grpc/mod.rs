@@ -248,6 +248,9 @@ async fn look(mut client: Client, bases: &[BaseName]) -> Result<Status, Lost> {
         batch_rows: answer.batch_rows,
         waiting: answer.waiting,
         kv_tokens: answer.kv_tokens,
+        draining: answer.draining,
+        slots: Some(answer.slots).filter(|slots| *slots > 0),
+        cold: answer.cold.into_iter().map(BaseName::new).collect(),
         held: Some(Arc::new(Held { instance: answer.instance, adapters, as_of })),
     })
 }

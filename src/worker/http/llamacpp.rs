@@ -245,7 +245,7 @@ async fn look(client: &Arc<Client>, server: &Mutex<Server>, wanted: &[FixedAdapt
         }
     }
     // Nothing comes or goes, so there is no account to give.
-    Ok(Status { unhealthy: None, batch_rows, waiting: waiting.unwrap_or(0.0) as u64, kv_tokens: 0, held: None })
+    Ok(Status { batch_rows, waiting: waiting.unwrap_or(0.0) as u64, ..Status::default() })
 }
 
 /// The server's adapters. An answer in another form is no empty list: a

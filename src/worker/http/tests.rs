@@ -127,6 +127,7 @@ fn request() -> GenerateRequest {
 fn call(request: GenerateRequest) -> Call {
     Call {
         id: GenerationId::new(Default::default()),
+        tenant: TenantId::new("acme"),
         base: BaseName::new("base"),
         adapter: None,
         request: Arc::new(request),

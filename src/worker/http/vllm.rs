@@ -151,7 +151,8 @@ impl Driver for Vllm {
                 model,
                 check: ModelCheck::Equal(model.to_owned()),
                 prefix: "/v1",
-                ours: Vec::new(),
+                // Nobody learns from a quick answer what another tenant has asked.
+                ours: vec![("cache_salt", Value::from(call.tenant.as_str()))],
             };
             let missing = |detail| match &call.adapter {
                 Some(_) => WorkerError::AdapterMissing(detail),
@@ -245,6 +246,7 @@ async fn look(client: &Arc<Client>, models: &[(BaseName, String)]) -> Result<Sta
         // It tells the share that is in use, and not of what.
         kv_tokens: 0,
         held: Some(Arc::new(Held { instance, adapters, as_of })),
+        ..Status::default()
     })
 }
 
