@@ -18,6 +18,7 @@ use super::artifacts::{Files, Store, cache_folder};
 use super::backing::Backing;
 use super::database::{AdapterRow, Database, Down, Refused, Rows};
 use super::error::{ChangeError, FetchError, OpenError, PublishError};
+use super::probes::Probes;
 use super::snapshot::Snapshot;
 use super::{Artifact, Config, Inspect, Publish, Record, plain_name};
 use crate::telemetry::Metrics;
@@ -30,7 +31,8 @@ pub struct Catalogue {
     snapshot: ArcSwap<Snapshot>,
     configured: Vec<(Artifact, PathBuf)>,
     /// `None` for what the configuration alone lists, in tests.
-    backing: Option<Backing>,
+    pub(super) backing: Option<Backing>,
+    pub(super) probes: Probes,
     version: watch::Sender<i64>,
     /// One lock for each artifact that is being copied here.
     fetching: Mutex<HashMap<AdapterKey, Arc<AsyncMutex<()>>>>,
@@ -71,10 +73,13 @@ impl Catalogue {
     }
 
     fn new(configured: Vec<(Artifact, PathBuf)>, backing: Option<Backing>, rows: Rows) -> Self {
+        let (snapshot, probes) = (Snapshot::new(&rows, &configured), Probes::default());
+        probes.follow(&rows.probes, &snapshot.probed());
         Self {
-            snapshot: ArcSwap::from_pointee(Snapshot::new(&rows, &configured)),
+            snapshot: ArcSwap::from_pointee(snapshot),
             configured,
             backing,
+            probes,
             version: watch::Sender::new(rows.version),
             fetching: Mutex::default(),
             verified: Mutex::default(),
@@ -359,7 +364,7 @@ impl Catalogue {
 
     // Following the database.
 
-    async fn refresh(&self) {
+    pub(super) async fn refresh(&self) {
         let Some(backing) = &self.backing else { return };
         let version = self.snapshot.load().version;
         match backing.rows(Some(version)).await {
@@ -371,7 +376,9 @@ impl Catalogue {
     }
 
     fn swap(&self, backing: &Backing, rows: &Rows) {
-        self.snapshot.store(Arc::new(Snapshot::new(rows, &self.configured)));
+        let snapshot = Snapshot::new(rows, &self.configured);
+        self.probes.follow(&rows.probes, &snapshot.probed());
+        self.snapshot.store(Arc::new(snapshot));
         self.version.send_replace(rows.version);
         backing.remember(rows);
         self.count();

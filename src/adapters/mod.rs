@@ -19,7 +19,10 @@ mod backing;
 mod catalogue;
 mod database;
 mod error;
+mod probes;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +32,7 @@ use crate::types::{AdapterKey, BaseName, Secret, TenantId};
 pub use catalogue::{Catalogue, Listed, Published, Staging};
 pub use database::Refused;
 pub use error::{ChangeError, FetchError, OpenError, PublishError};
+pub use probes::Probe;
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";

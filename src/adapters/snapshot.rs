@@ -1,11 +1,12 @@
 //! The catalogue as requests see it: built once for each change, and read
 //! without a lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::database::Rows;
+use super::probes::Probed;
 use super::{Artifact, Record};
 use crate::types::{AdapterKey, ModelRoute, TenantId};
 
@@ -77,6 +78,14 @@ impl Snapshot {
 
     pub(super) fn revisions(&self, tenant: &TenantId, name: &str) -> Vec<&Record> {
         self.records.iter().filter(|it| it.key.tenant == *tenant && *it.key.name == *name).collect()
+    }
+
+    /// Every artifact that is named, retired ones too.
+    pub(super) fn probed(&self) -> HashSet<Probed> {
+        let loadable =
+            self.artifacts.values().map(|(artifact, _)| (artifact.base.clone(), artifact.key.digest.clone()));
+        let recorded = self.records.iter().map(|record| (record.base.clone(), record.key.digest.clone()));
+        loadable.chain(recorded).collect()
     }
 
     pub(super) fn pinned(&self, key: &AdapterKey) -> bool {

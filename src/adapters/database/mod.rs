@@ -1,5 +1,7 @@
 //! The catalogue's tables, in SQLite or Postgres: the same statements for both.
 
+mod probes;
+
 use std::time::Duration;
 
 use sqlx::any::{AnyPoolOptions, AnyRow};
@@ -8,6 +10,8 @@ use sqlx::{AnyPool, Row};
 
 use super::Record;
 use crate::types::{AdapterKey, BaseName, Secret, TenantId};
+
+pub(super) use probes::ProbeRow;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -27,6 +31,9 @@ pub(super) struct Rows {
     pub(super) version: i64,
     pub(super) adapters: Vec<AdapterRow>,
     pub(super) pins: Vec<(String, String, u32)>,
+    /// An earlier version remembered none.
+    #[serde(default)]
+    pub(super) probes: Vec<ProbeRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -96,11 +103,14 @@ impl Database {
         let adapters = in_time(adapters.fetch_all(&self.pool)).await?;
         let pins = sqlx::query("SELECT tenant, name, pinned FROM adapter_names WHERE pinned IS NOT NULL");
         let pins = in_time(pins.fetch_all(&self.pool)).await?;
+        let probes = sqlx::query("SELECT base, digest, probe FROM adapter_probes");
+        let probes = in_time(probes.fetch_all(&self.pool)).await?;
         let pin = |row: &AnyRow| Ok((row.try_get(0)?, row.try_get(1)?, number(row.try_get(2)?)));
         Ok(Rows {
             version,
             adapters: adapters.iter().map(adapter).collect::<Result<_, sqlx::Error>>()?,
             pins: pins.iter().map(pin).collect::<Result<_, sqlx::Error>>()?,
+            probes: probes.iter().map(probes::probe).collect::<Result<_, sqlx::Error>>()?,
         })
     }
 
@@ -202,6 +212,7 @@ impl Database {
             let others = sqlx::query("SELECT COUNT(*) FROM adapters WHERE tenant = $1 AND digest = $2");
             let others = others.bind(tenant).bind(&*key.digest).fetch_one(&mut *transaction).await?;
             let others: i64 = others.try_get(0)?;
+            probes::forget(&mut transaction, &key.digest).await?;
             changed(&mut transaction).await?;
             transaction.commit().await?;
             Ok(others == 0)
