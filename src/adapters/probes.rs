@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::catalogue::{Catalogue, lock, now};
+use super::catalogue::Catalogue;
 use super::database::{Down, ProbeRow};
+use super::{lock, now};
 use crate::types::BaseName;
 
 /// What an artifact answers to a prompt, greedy.

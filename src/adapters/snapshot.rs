@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::backing::REMEMBERED;
 use super::database::Rows;
 use super::probes::Probed;
 use super::{Artifact, Record};
@@ -76,8 +77,20 @@ impl Snapshot {
         self.artifacts.keys()
     }
 
-    pub(super) fn revisions(&self, tenant: &TenantId, name: &str) -> Vec<&Record> {
-        self.records.iter().filter(|it| it.key.tenant == *tenant && *it.key.name == *name).collect()
+    pub(super) fn revision(&self, tenant: &TenantId, name: &str, revision: u32) -> Option<&Record> {
+        let same = |key: &AdapterKey| key.tenant == *tenant && *key.name == *name && key.revision == revision;
+        self.records.iter().find(|record| same(&record.key))
+    }
+
+    /// It is not the database's, but what was seen of it last.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.version == REMEMBERED
+    }
+
+    /// Whether the configuration or any record, a retired one too, names an artifact.
+    pub(super) fn names(&self, tenant: &str, digest: &str) -> bool {
+        let same = |key: &AdapterKey| key.tenant.as_str() == tenant && *key.digest == *digest;
+        self.records.iter().any(|record| same(&record.key)) || self.artifacts.keys().any(same)
     }
 
     /// Every artifact that is named, retired ones too.

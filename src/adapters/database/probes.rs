@@ -19,7 +19,7 @@ impl Database {
     /// The first writer's stays.
     pub(in crate::adapters) async fn record_probe(&self, row: &ProbeRow, when: u64) -> Result<(), Down> {
         let recording = async {
-            let mut transaction = self.pool.begin().await?;
+            let mut transaction = self.write().await?;
             let insert = sqlx::query(
                 "INSERT INTO adapter_probes (base, digest, probe, created) VALUES ($1, $2, $3, $4) \
                  ON CONFLICT (base, digest) DO NOTHING",

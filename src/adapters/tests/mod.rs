@@ -1,15 +1,18 @@
 //! Catalogues of one, two or three gateways on one SQLite file and one folder.
 
+mod changes;
+mod copying;
+mod database;
 mod probes;
+mod sweeping;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::artifacts::Files;
+use super::artifacts::{Files, digest_of};
 use super::*;
-use crate::telemetry::Metrics;
 
 const TENANT: &str = "acme";
 const BASE: &str = "base";
@@ -47,6 +50,7 @@ impl Shared {
             artifacts: ArtifactStore::Folder(self.0.path().join("artifacts")),
             poll_interval: Duration::from_millis(20),
             max_adapter_bytes: 1 << 20,
+            sweep: Sweep::default(),
         }
     }
 
