@@ -81,6 +81,10 @@ impl Server {
         self.app.gateway().held()
     }
 
+    pub(crate) fn catalogue(&self) -> &tenantry::adapters::Catalogue {
+        self.app.gateway().catalogue()
+    }
+
     /// Waits until nothing is held.
     pub(crate) async fn nothing_held(&self) {
         let nothing = async {
