@@ -259,6 +259,10 @@ impl Driver for Embedded {
         std::future::ready(Ok(())).boxed()
     }
 
+    fn batch_invariant(&self) -> bool {
+        true
+    }
+
     fn status(&self) -> Status {
         let mut status = Status { slots: Some(self.slots), ..Status::default() };
         for (name, base) in &self.bases {

@@ -65,6 +65,25 @@ pub trait Driver: Send + Sync + 'static {
     fn unload_adapter(&self, key: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>>;
 
     fn status(&self) -> Status;
+
+    /// Whether the engine may give a running request another adapter while one
+    /// is loaded (vllm-project/vllm#47724): the pool then loads only while
+    /// nothing runs there, or stays within its slots.
+    fn loads_only_when_idle(&self) -> bool {
+        false
+    }
+
+    /// Whether a row's answer does not depend on what else runs: what an
+    /// adapter answers there under load is the artifact's own answer.
+    fn batch_invariant(&self) -> bool {
+        false
+    }
+
+    /// Whether the engine keeps what it computed of a prompt for the next one
+    /// that begins alike.
+    fn caches_prefixes(&self) -> bool {
+        false
+    }
 }
 
 /// What a driver needs to run one generation.
@@ -93,7 +112,7 @@ pub struct LoadedAdapter {
 }
 
 /// How a worker is doing now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Status {
     /// Why the worker can serve nothing; `None` when it can.
     pub unhealthy: Option<String>,
@@ -103,6 +122,9 @@ pub struct Status {
     pub waiting: u64,
     /// Positions of the key-value cache that are in use.
     pub kv_tokens: u64,
+    /// The share of the key-value cache that is in use, 0 to 1, where the
+    /// worker tells that and no positions.
+    pub kv_used: Option<f32>,
     /// It takes nothing new and finishes what it runs.
     pub draining: bool,
     /// Sequences that it runs at one time, where it says so; more wait.

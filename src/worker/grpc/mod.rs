@@ -165,6 +165,11 @@ impl Driver for Grpc {
     fn status(&self) -> Status {
         self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// The engine there is ours.
+    fn batch_invariant(&self) -> bool {
+        true
+    }
 }
 
 /// What follows `started`. Ends with the usage or with an error.
@@ -248,6 +253,7 @@ async fn look(mut client: Client, bases: &[BaseName]) -> Result<Status, Lost> {
         batch_rows: answer.batch_rows,
         waiting: answer.waiting,
         kv_tokens: answer.kv_tokens,
+        kv_used: None,
         draining: answer.draining,
         slots: Some(answer.slots).filter(|slots| *slots > 0),
         cold: answer.cold.into_iter().map(BaseName::new).collect(),

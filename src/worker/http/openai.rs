@@ -99,4 +99,8 @@ impl Driver for OpenAi {
         let unhealthy = lost.as_ref().filter(|(when, _)| when.elapsed() < LEFT_ALONE).map(|(_, why)| why.clone());
         Status { unhealthy, ..Status::default() }
     }
+
+    fn caches_prefixes(&self) -> bool {
+        true
+    }
 }
