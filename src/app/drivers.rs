@@ -82,6 +82,7 @@ fn grpc(worker: &WorkerConfig, remote: &RemoteConfig) -> Result<GrpcConfig, Driv
         bases: worker.bases.clone(),
         key: key(remote)?,
         connect_timeout: remote.connect_timeout,
+        first_byte_timeout: remote.first_byte_timeout,
         stall_timeout: remote.stall_timeout,
         load_timeout: remote.load_timeout,
         poll_interval: remote.poll_interval,

@@ -343,7 +343,10 @@ mod tests {
             let tenant = TenantId::new("t");
             let call = Call { id, tenant, base: BaseName::new("base"), adapter: Some(key), request: Arc::new(request) };
             let read = call_from_pb(call_to_pb(&call)).expect("read");
-            assert_eq!((read.id, &read.tenant, &read.base, &read.adapter), (call.id, &call.tenant, &call.base, &call.adapter));
+            assert_eq!(
+                (read.id, &read.tenant, &read.base, &read.adapter),
+                (call.id, &call.tenant, &call.base, &call.adapter)
+            );
             assert_eq!(read.request, call.request);
         }
     }
