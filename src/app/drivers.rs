@@ -41,7 +41,10 @@ fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, Dri
             Arc::new(Embedded::start(&config_of, bases(served))?)
         }
         DriverConfig::Grpc(remote) => Arc::new(Grpc::start(grpc(worker, remote)?)?),
-        DriverConfig::Vllm(remote) => Arc::new(Vllm::start(VllmConfig { remote: http(worker, remote)? })?),
+        DriverConfig::Vllm { remote, sleep_after } => {
+            let config = VllmConfig { remote: http(worker, remote)?, sleep_after: *sleep_after };
+            Arc::new(Vllm::start(config)?)
+        }
         DriverConfig::LlamaCpp { remote, adapters } => {
             let adapters = adapters.iter().map(fixed).collect();
             Arc::new(LlamaCpp::start(LlamaCppConfig { remote: http(worker, remote)?, adapters })?)

@@ -137,7 +137,11 @@ pub enum DriverConfig {
     Embedded(EngineConfig),
     /// `tenantry worker` in another process.
     Grpc(RemoteConfig),
-    Vllm(RemoteConfig),
+    Vllm {
+        remote: RemoteConfig,
+        /// `None` for never.
+        sleep_after: Option<Duration>,
+    },
     LlamaCpp {
         remote: RemoteConfig,
         adapters: Vec<FixedAdapter>,
@@ -264,17 +268,18 @@ impl WorkerConfig {
     pub fn embedded(&self) -> Option<&EngineConfig> {
         match &self.driver {
             DriverConfig::Embedded(engine) => Some(engine),
-            DriverConfig::Grpc(_) | DriverConfig::Vllm(_) | DriverConfig::LlamaCpp { .. } | DriverConfig::OpenAi(_) => {
-                None
-            }
+            DriverConfig::Grpc(_)
+            | DriverConfig::Vllm { .. }
+            | DriverConfig::LlamaCpp { .. }
+            | DriverConfig::OpenAi(_) => None,
         }
     }
 
     pub fn remote(&self) -> Option<&RemoteConfig> {
         match &self.driver {
             DriverConfig::Embedded(_) => None,
-            DriverConfig::Grpc(remote) | DriverConfig::Vllm(remote) | DriverConfig::OpenAi(remote) => Some(remote),
-            DriverConfig::LlamaCpp { remote, .. } => Some(remote),
+            DriverConfig::Grpc(remote) | DriverConfig::OpenAi(remote) => Some(remote),
+            DriverConfig::Vllm { remote, .. } | DriverConfig::LlamaCpp { remote, .. } => Some(remote),
         }
     }
 }

@@ -85,7 +85,12 @@ fn worker(
     let driver = match kind {
         Kind::Embedded => DriverConfig::Embedded(engine(&mut section, findings)),
         Kind::Grpc => DriverConfig::Grpc(remote(&mut section, &[], folder, findings)),
-        Kind::Vllm => DriverConfig::Vllm(remote(&mut section, &served, folder, findings)),
+        Kind::Vllm => {
+            let remote = remote(&mut section, &served, folder, findings);
+            let range = Duration::ZERO..=Duration::from_secs(24 * 3600);
+            let sleep_after = section.optional("sleep_after", duration_in(range)).filter(|after| !after.is_zero());
+            DriverConfig::Vllm { remote, sleep_after }
+        }
         Kind::LlamaCpp => {
             let remote = remote(&mut section, &served, folder, findings);
             if served.len() > 1 {

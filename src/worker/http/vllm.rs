@@ -6,9 +6,11 @@
 //! in place.
 
 mod look;
+mod sleep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::StatusCode;
@@ -23,16 +25,21 @@ use super::upstream::{self, Generation, MAX_ANSWER};
 use crate::types::{AdapterKey, BaseName, TenantId};
 use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
 use look::Known;
+use sleep::Sleeper;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub remote: RemoteConfig,
+    /// How long nobody has to need the engine before it is put to sleep, where
+    /// it has a sleep mode; `None` for never.
+    pub sleep_after: Option<Duration>,
 }
 
 pub struct Vllm {
     client: Arc<Client>,
     remote: RemoteConfig,
     known: Arc<Known>,
+    sleeper: Arc<Sleeper>,
     watch: Watch,
 }
 
@@ -80,15 +87,27 @@ impl Vllm {
     /// Called inside a Tokio runtime, where the worker is then asked how it
     /// is; it may come up later.
     pub fn start(config: Config) -> Result<Self, UrlError> {
-        let remote = config.remote;
+        let Config { remote, sleep_after } = config;
         let client = Client::new(&remote.url, remote.key.as_ref(), remote.connect_timeout)?;
         let known = Arc::new(Known::default());
-        let (asked, models, engine) = (client.clone(), remote.models.clone(), known.clone());
+        let sleeper = Sleeper::new(client.clone(), sleep_after, remote.load_timeout);
+        let (asked, models, engine, sleep) = (client.clone(), remote.models.clone(), known.clone(), sleeper.clone());
         let watch = Watch::start(remote.url.clone(), remote.poll_interval, move || {
-            let (client, models, engine) = (asked.clone(), models.clone(), engine.clone());
-            async move { engine.look(&client, &models).await }
+            let (client, models, engine, sleeper) = (asked.clone(), models.clone(), engine.clone(), sleep.clone());
+            async move {
+                match engine.look(&client, &models).await {
+                    Ok(seen) => {
+                        sleeper.look(&seen).await;
+                        Ok(seen.status)
+                    }
+                    Err(lost) => {
+                        sleeper.forget();
+                        Err(lost)
+                    }
+                }
+            }
         });
-        Ok(Self { client, remote, known, watch })
+        Ok(Self { client, remote, known, sleeper, watch })
     }
 
     async fn load(&self, load: AdapterLoad) -> Result<LoadedAdapter, WorkerError> {
@@ -97,6 +116,8 @@ impl Vllm {
         let folder = std::path::absolute(&load.folder).map_err(|error| unavailable(error.to_string()))?;
         let bytes = weights_bytes(&folder).await.map_err(unavailable)?;
         let body = json!({ "lora_name": name, "lora_path": folder });
+        // Its memory is not there while it sleeps.
+        let _busy = self.sleeper.awake().await.map_err(unavailable)?;
         let (status, text) = self.ask("/v1/load_lora_adapter", &body).await?;
         if status == StatusCode::OK {
             return Ok(LoadedAdapter { bytes });
@@ -149,9 +170,10 @@ impl Driver for Vllm {
                 Some(_) => WorkerError::AdapterMissing(detail),
                 None => WorkerError::Unavailable(detail),
             };
+            let busy = self.sleeper.awake().await.map_err(WorkerError::Unavailable)?;
             let answer =
                 upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, missing).await?;
-            Ok(answer.into_started())
+            Ok(answer.holding(busy).into_started())
         }
         .boxed()
     }
@@ -174,7 +196,11 @@ impl Driver for Vllm {
     }
 
     fn status(&self) -> Status {
-        self.watch.status()
+        let mut status = self.watch.status();
+        if self.sleeper.is_asleep() {
+            status.cold = self.remote.bases();
+        }
+        status
     }
 
     fn loads_only_when_idle(&self) -> bool {

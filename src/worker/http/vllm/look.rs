@@ -30,6 +30,22 @@ struct Engine {
     version: Option<Version>,
 }
 
+/// What one look found.
+pub(super) struct Seen {
+    pub(super) status: Status,
+    /// That it has read in all of its life.
+    pub(super) prompt_tokens: f64,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Tells one run of the engine from the next.
+    pub(super) fn instance(&self) -> &str {
+        self.status.held.as_ref().map_or("", |held| &held.instance)
+    }
+}
+
 // === impl Known ===
 
 impl Known {
@@ -38,7 +54,7 @@ impl Known {
     }
 
     /// Asks it how it is.
-    pub(super) async fn look(&self, client: &Arc<Client>, models: &[(BaseName, String)]) -> Result<Status, Lost> {
+    pub(super) async fn look(&self, client: &Arc<Client>, models: &[(BaseName, String)]) -> Result<Seen, Lost> {
         let seen = self.ask(client, models).await;
         if seen.is_err() {
             // Whatever comes back may be another.
@@ -47,7 +63,7 @@ impl Known {
         seen
     }
 
-    async fn ask(&self, client: &Arc<Client>, models: &[(BaseName, String)]) -> Result<Status, Lost> {
+    async fn ask(&self, client: &Arc<Client>, models: &[(BaseName, String)]) -> Result<Seen, Lost> {
         let as_of = Instant::now();
         poll::text(client, "/health").await?;
         let (_, metrics) = poll::text(client, "/metrics").await?;
@@ -56,7 +72,8 @@ impl Known {
         let instance = started.map_or_else(String::new, |it| it.to_string());
         self.meet(client, &instance).await;
         let (_, listed) = poll::text(client, "/v1/models").await?;
-        Ok(status(models, &metrics, &listed, instance, as_of))
+        let prompt_tokens = poll::metric(&metrics, "vllm:prompt_tokens_total").unwrap_or(0.0);
+        Ok(Seen { status: status(models, &metrics, &listed, instance, as_of), prompt_tokens })
     }
 
     /// Asks an engine that is not known yet for its version.
@@ -67,7 +84,10 @@ impl Known {
         let answer = poll::text(client, "/version").await.ok();
         let version = answer.as_ref().and_then(|(_, text)| version(text));
         if version.is_some_and(|version| version < SAFE_LOADING) {
-            warn!(?version, "this vLLM may answer with another tenant's adapter while one is loaded: use 0.25 or later");
+            warn!(
+                ?version,
+                "this vLLM may answer with another tenant's adapter while one is loaded: use 0.25 or later"
+            );
         }
         // Where it did not say, it is asked again.
         *self.engine() = Engine { instance: answer.map(|_| instance.to_owned()), version };
@@ -99,9 +119,8 @@ fn status(models: &[(BaseName, String)], metrics: &str, listed: &str, instance: 
 
 /// Of the fullest of its engines: a request is one engine's, and waits for that one.
 fn kv_used(metrics: &str) -> Option<f32> {
-    let used = poll::series(metrics, "vllm:kv_cache_usage_perc").fold(None, |most: Option<f64>, used| {
-        Some(most.map_or(used, |most| most.max(used)))
-    });
+    let used = poll::series(metrics, "vllm:kv_cache_usage_perc")
+        .fold(None, |most: Option<f64>, used| Some(most.map_or(used, |most| most.max(used))));
     used.map(|used| used.clamp(0.0, 1.0) as f32)
 }
 
