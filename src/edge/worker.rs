@@ -7,6 +7,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::Semaphore;
@@ -23,6 +24,8 @@ use pb::load_adapter_request::Part;
 
 /// Uploads that are held in memory at one time.
 const UPLOADS: usize = 2;
+/// The longest wait for an upload's next part: others wait for its place.
+const BETWEEN_PARTS: Duration = Duration::from_secs(10);
 /// Of the message that carries a prompt.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// Of an adapter_config.json.
@@ -96,7 +99,9 @@ impl Service {
 
 async fn next(parts: &mut Streaming<pb::LoadAdapterRequest>) -> Result<Option<Part>, WorkerError> {
     let interrupted = |status: tonic::Status| WorkerError::AdapterUnavailable(format!("the upload ended: {status}"));
-    Ok(parts.message().await.map_err(interrupted)?.and_then(|message| message.part))
+    let late = |_| WorkerError::AdapterUnavailable("the upload came to a standstill".to_owned());
+    let message = tokio::time::timeout(BETWEEN_PARTS, parts.message()).await.map_err(late)?;
+    Ok(message.map_err(interrupted)?.and_then(|message| message.part))
 }
 
 fn header_of(header: pb::LoadAdapterHeader) -> Result<(AdapterKey, BaseName), WorkerError> {
