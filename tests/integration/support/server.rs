@@ -81,6 +81,11 @@ impl Server {
         self.app.gateway().held()
     }
 
+    /// Waits until every base model can be served.
+    pub(crate) async fn ready(&self) {
+        super::process::ready(&self.client, self.addresses().ops.port()).await;
+    }
+
     /// Waits until nothing is held.
     pub(crate) async fn nothing_held(&self) {
         let nothing = async {
