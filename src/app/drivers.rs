@@ -37,7 +37,8 @@ fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, Dri
             // The pool keeps to the memory for adapters; beside it, it is counted here.
             let adapter_bytes = engine.memory_bytes.map(|_| worker.adapter_bytes);
             let config_of = embedded(engine, worker.max_adapter_rank, adapter_bytes);
-            let served = config.bases.iter().filter(|base| worker.bases.contains(&base.name));
+            // In the worker's order: the first that fit are loaded first.
+            let served = worker.bases.iter().flat_map(|name| config.bases.iter().find(|base| base.name == *name));
             Arc::new(Embedded::start(&config_of, bases(served))?)
         }
         DriverConfig::Grpc(remote) => Arc::new(Grpc::start(grpc(worker, remote)?)?),

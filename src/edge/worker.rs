@@ -75,9 +75,11 @@ impl Service {
 
     async fn load(&self, mut parts: Streaming<pb::LoadAdapterRequest>) -> Result<u64, WorkerError> {
         let invalid = |what: &str| Err(WorkerError::AdapterInvalid(what.to_owned()));
-        let _place = self.uploads.acquire().await.expect("nobody closes it");
         let Some(Part::Header(header)) = next(&mut parts).await? else { return invalid("the header is not first") };
         let (key, base) = header_of(header)?;
+        // First the base model, or a slow load of one would keep uploads for others waiting.
+        let base = self.embedded.loaded(&base).await?;
+        let _place = self.uploads.acquire().await.expect("nobody closes it");
         let (mut config, mut weights) = (Vec::new(), Vec::new());
         while let Some(part) = next(&mut parts).await? {
             let (file, piece, most) = match part {
@@ -90,7 +92,7 @@ impl Service {
             }
             file.extend_from_slice(&piece);
         }
-        self.embedded.load_files(key, &base, config, weights).await.map(|loaded| loaded.bytes)
+        self.embedded.load_files(key, base, config, weights).await.map(|loaded| loaded.bytes)
     }
 }
 

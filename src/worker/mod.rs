@@ -28,7 +28,7 @@ pub use http::{
     FixedAdapter, LlamaCpp, LlamaCppConfig, OpenAi, OpenAiConfig, RemoteConfig, UrlError, Vllm, VllmConfig,
 };
 
-pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, Memory, ServedBase};
+pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, LoadedBase, Memory, ServedBase};
 
 /// The events of one generation, in [`Event`]'s order. After an `Err`, nothing.
 pub type EventSource = Pin<Box<dyn Stream<Item = Result<Event, WorkerError>> + Send>>;

@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::conformance::{self, Adapters, Bench, STALL};
 use crate::support::{Server, base_model, quickstart_like};
 
-const SOURCE: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
+pub(crate) const SOURCE: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embedded() {
@@ -51,13 +51,13 @@ async fn embedded() {
 }
 
 /// A worker's process; ended with this.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     config: std::path::PathBuf,
 }
 
 impl Process {
-    fn start(config: &std::path::Path) -> Self {
+    pub(crate) fn start(config: &std::path::Path) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_tenantry"))
             .args(["worker", "--config"])
             .arg(config)
@@ -67,6 +67,10 @@ impl Process {
             .spawn()
             .expect("the binary runs");
         Self { child, config: config.to_owned() }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn restart(&mut self) -> u32 {
@@ -84,12 +88,12 @@ impl Drop for Process {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("bound").port()
 }
 
-async fn client(port: u16) -> WorkerClient<Channel> {
+pub(crate) async fn client(port: u16) -> WorkerClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("an address");
     WorkerClient::new(endpoint.connect().await.expect("the worker is there"))
 }
@@ -102,7 +106,7 @@ fn worker_config(port: u16, more: &str) -> String {
     )
 }
 
-fn grpc_config(port: u16, bases: &[&str], key: Option<&str>) -> GrpcConfig {
+pub(crate) fn grpc_config(port: u16, bases: &[&str], key: Option<&str>) -> GrpcConfig {
     GrpcConfig {
         url: format!("http://127.0.0.1:{port}"),
         bases: bases.iter().map(|base| BaseName::new(*base)).collect(),
