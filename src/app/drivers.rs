@@ -19,19 +19,22 @@ use super::{DriverError, StartError};
 pub(super) const MAX_ADAPTER_BYTES: u64 = 1 << 30;
 
 /// Loads the models of this process, which takes seconds. Other processes are
-/// connected to when they are needed.
-pub(super) async fn start(config: &Config) -> Result<Vec<Arc<dyn Driver>>, StartError> {
+/// connected to when they are needed. Workers that are to be found come later.
+pub(super) async fn start(config: &Config) -> Result<Vec<(WorkerConfig, Arc<dyn Driver>)>, StartError> {
     let config = config.clone();
     let loading = tokio::task::spawn_blocking(move || {
         let driver = |worker: &WorkerConfig| {
-            driver(&config, worker).map_err(|source| StartError::Worker { worker: worker.name.clone(), source })
+            let driver = driver(&config, worker);
+            let driver = driver.map_err(|source| StartError::Worker { worker: worker.name.clone(), source })?;
+            Ok((worker.clone(), driver))
         };
-        config.workers.iter().map(driver).collect::<Result<Vec<_>, _>>()
+        let known = config.workers.iter().filter(|worker| worker.discover().is_none());
+        known.map(driver).collect::<Result<Vec<_>, _>>()
     });
     loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, DriverError> {
+pub(super) fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, DriverError> {
     Ok(match &worker.driver {
         DriverConfig::Embedded(engine) => {
             // The pool keeps to the memory for adapters; beside it, it is counted here.

@@ -8,6 +8,7 @@
 
 mod bytes;
 mod catalogue;
+mod discovery;
 mod duration;
 mod env;
 mod load;
@@ -33,6 +34,9 @@ use crate::auth::KeyHash;
 use crate::telemetry::LogConfig;
 use crate::types::{BaseName, TenantId, TenantLimits};
 
+pub use discovery::{
+    DiscoverConfig, DnsConfig, DnsName, KubernetesApi, KubernetesConfig, PortConfig, Scheme, SourceConfig,
+};
 pub use load::{Digests, Inspect, Loaded, LoadedWorker, is_worker, load, load_worker, parse, parse_worker};
 pub use problem::{Place, Problem, Problems};
 
@@ -167,7 +171,9 @@ pub struct EngineConfig {
 /// A worker in another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteConfig {
+    /// Empty where instances are discovered, which have one each.
     pub url: String,
+    pub discover: Option<DiscoverConfig>,
     pub key: Option<SecretRef>,
     /// What the worker calls the base models, where it is not by their names.
     pub models: BTreeMap<BaseName, String>,
@@ -276,6 +282,29 @@ impl WorkerConfig {
             DriverConfig::Grpc(remote) | DriverConfig::Vllm(remote) | DriverConfig::OpenAi(remote) => Some(remote),
             DriverConfig::LlamaCpp { remote, .. } => Some(remote),
         }
+    }
+
+    /// Where its instances are looked up; `None` for one worker that is known.
+    pub fn discover(&self) -> Option<&DiscoverConfig> {
+        self.remote()?.discover.as_ref()
+    }
+
+    /// The worker that was found at `address`, a host and a port: the same in
+    /// all else.
+    pub fn instance(&self, address: &str) -> Self {
+        let mut instance = Self { name: format!("{}/{address}", self.name), ..self.clone() };
+        match &mut instance.driver {
+            DriverConfig::Embedded(_) => {}
+            DriverConfig::Grpc(remote)
+            | DriverConfig::Vllm(remote)
+            | DriverConfig::LlamaCpp { remote, .. }
+            | DriverConfig::OpenAi(remote) => {
+                if let Some(discover) = remote.discover.take() {
+                    remote.url = discover.url(address);
+                }
+            }
+        }
+        instance
     }
 }
 

@@ -191,6 +191,11 @@ impl Gateway {
         Ok(ModelCard { name, created })
     }
 
+    /// The workers, for whoever adds and removes them.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The adapters there are.
     pub fn catalogue(&self) -> &Arc<Catalogue> {
         self.pool.catalogue()

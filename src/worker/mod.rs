@@ -6,6 +6,7 @@
 //! only while it is polled or buffered in bounds, and dropping that stream ends the
 //! work at the worker.
 
+pub mod discovery;
 mod embedded;
 pub mod grpc;
 pub mod http;

@@ -6,6 +6,7 @@ mod clients;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod disconnect;
+mod discovery;
 mod drivers;
 mod engine;
 mod grpc;

@@ -127,9 +127,13 @@ fn the_reference_shows_every_key() {
     assert_eq!(checked, 26, "tables, each entry of a list for itself");
 }
 
-/// Entries of a list, and a tenant's models, may each show a part of the keys.
+/// Entries of a list, a tenant's models, and workers that are known or
+/// discovered may each show a part of the keys.
 fn shape(path: &str) -> String {
-    let path = path.replace("[0]", "[]").replace("[1]", "[]");
+    let path = path.replace("[0]", "[]").replace("[1]", "[]").replace("workers.discovered-", "workers.remote-");
+    if path.starts_with("workers.") && path.ends_with(".discover") {
+        return "workers.*.discover".to_owned();
+    }
     if path.starts_with("tenants[].models.") { "tenants[].models.*".to_owned() } else { path }
 }
 

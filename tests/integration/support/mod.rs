@@ -1,5 +1,6 @@
 //! What several tests need: the repository's files, and a running Tenantry.
 
+pub(crate) mod dns;
 mod server;
 
 use std::path::{Path, PathBuf};

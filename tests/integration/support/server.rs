@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tenantry::app::{self, Addresses, App};
-use tenantry::gateway::Held;
+use tenantry::gateway::{Gateway, Held};
 
 use super::{base_model, repository};
 
@@ -75,6 +75,10 @@ impl Server {
 
     pub(crate) fn addresses(&self) -> Addresses {
         self.app.addresses()
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        self.app.gateway()
     }
 
     pub(crate) fn held(&self) -> Held {
