@@ -105,7 +105,7 @@ impl App {
         let coming = Coming::default();
         let admin = edge::http::Admin { key: config.ops.admin_key, loopback: addresses.ops.ip().is_loopback() };
         let waiting = Waiting::default();
-        serve_operators(ops, &server, coming.clone(), admin, reasons(&shutdown, &waiting), (&shutdown, &servers));
+        serve_operators(ops, &server, coming.clone(), admin, reasons(&shutdown, &waiting), &shutdown, &servers);
 
         let metrics = Arc::new(Metrics::default());
         let drivers = match drivers::start(&config).await {
@@ -199,7 +199,8 @@ fn serve_operators(
     coming: Coming,
     admin: edge::http::Admin,
     readiness: Readiness,
-    (shutdown, servers): (&Shutdown, &TaskTracker),
+    shutdown: &Shutdown,
+    servers: &TaskTracker,
 ) {
     let router = edge::http::ops_router(coming, admin, readiness);
     let (kill, tasks, server) = (shutdown.kill.clone(), servers.clone(), server.clone());

@@ -49,8 +49,9 @@ pub(super) async fn follow(config: Config, report: Report) {
         let began = Instant::now();
         let before = follower.place.as_ref().map(|place| place.version.clone());
         let result = follower.step().await;
-        let after = follower.place.as_ref().map(|place| &place.version);
-        if began.elapsed() >= SHORT_WATCH || before.as_ref() != after {
+        // A list is no success before there was a watch.
+        let told = before.is_some() && before.as_ref() != follower.place.as_ref().map(|place| &place.version);
+        if told || began.elapsed() >= SHORT_WATCH {
             backoff.reset();
         }
         let Err(failure) = result else { continue };
@@ -80,7 +81,8 @@ impl Follower {
         let session = Session::open(&self.config).await?;
         let Some(place) = &mut self.place else {
             let (slices, version) = session.list().await?;
-            self.report.tell(slices.endpoints(&self.config.port), None);
+            // Whether it may be watched as well is to be seen.
+            self.report.tell_for_now(slices.endpoints(&self.config.port));
             self.place = Some(Place { slices, version });
             return Ok(());
         };

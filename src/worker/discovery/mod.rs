@@ -76,6 +76,13 @@ impl Report {
         });
     }
 
+    /// What is there now, where it is still to be seen whether what was wrong
+    /// is well again.
+    fn tell_for_now(&mut self, endpoints: BTreeSet<Endpoint>) {
+        let problem = self.found.borrow().problem.clone().filter(|_| self.warned);
+        self.tell(endpoints, problem);
+    }
+
     /// Nothing was learnt; what was known stays.
     fn failed(&mut self, problem: String) {
         let endpoints = self.found.borrow().endpoints.clone();

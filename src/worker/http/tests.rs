@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{OpenAi, OpenAiConfig, RemoteConfig};
 use crate::types::{
     BaseName, ErrorKind, Event, FinishReason, GenerateRequest, GenerationId, Input, Message, Role, Route, Sampling,
-    Secret, TenantId, Usage,
+    Secret, Usage,
 };
 use crate::worker::{Call, Driver, WorkerError};
 

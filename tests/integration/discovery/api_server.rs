@@ -43,6 +43,7 @@ struct Cluster {
     /// That a forgotten place is told as an event, as servers mostly do, and
     /// not by the status.
     gone_as_event: bool,
+    watching_forbidden: bool,
 }
 
 // === impl ApiServer ===
@@ -124,6 +125,10 @@ impl ApiServer {
         cluster.gone_as_event = as_event;
     }
 
+    pub(super) fn forbid_watching(&self) {
+        self.cluster().watching_forbidden = true;
+    }
+
     pub(super) fn set_token(&self, token: &str) {
         token.clone_into(&mut self.cluster().token);
     }
@@ -182,6 +187,9 @@ async fn slices(
             "kind": "EndpointSliceList", "metadata": { "resourceVersion": cluster.version.to_string() }, "items": items,
         });
         return list.to_string().into_response();
+    }
+    if cluster.watching_forbidden {
+        return status(403, "it may not be watched");
     }
     assert_eq!((&*query["watch"], &*query["allowWatchBookmarks"]), ("true", "true"));
     let seconds: u64 = query["timeoutSeconds"].parse().expect("a number");

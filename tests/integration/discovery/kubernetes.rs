@@ -146,3 +146,17 @@ async fn a_token_is_read_again_for_each_request() {
     server.put("vllm-a", &[ready("10.0.0.2")]);
     followed.are(&["10.0.0.2:8000"]).await;
 }
+
+#[tokio::test]
+async fn a_service_that_may_not_be_watched_is_a_problem_that_stays() {
+    let server = ApiServer::start().await;
+    server.put("vllm-a", &[ready("10.0.0.1")]);
+    server.forbid_watching();
+    let (mut followed, _) = follow(&server);
+    assert_eq!(followed.problem().await, "the API server refuses: 403 it may not be watched");
+    followed.found.borrow_and_update();
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    assert!((2..=4).contains(&server.lists()), "{} lists, with growing pauses", server.lists());
+    assert!(!followed.found.has_changed().expect("followed"), "neither well again nor worse");
+    assert_eq!(followed.now().len(), 1, "what was listed is known");
+}

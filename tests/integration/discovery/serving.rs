@@ -123,10 +123,11 @@ async fn workers_leave_and_come_while_streams_run() {
     let short = completed(stream(&server, 5).await).await;
     assert_eq!(short["completion_tokens"], 5, "the other one serves");
     assert_eq!(busy.leases(), 1, "the stream still runs");
-    let busy = Arc::downgrade(&busy);
-    assert!(busy.upgrade().is_some(), "the stream holds it");
+    let left = Arc::downgrade(&busy);
+    drop(busy);
+    assert!(left.upgrade().is_some(), "the stream holds it");
     assert_eq!(completed(running).await["completion_tokens"], 1200, "untouched");
-    until("the end of the one that left, with its driver", || busy.upgrade().is_none()).await;
+    until("the end of the one that left, with its driver", || left.upgrade().is_none()).await;
 
     // A new one comes, and the old one goes: it serves alone.
     let new = At::start("127.0.0.4", port).await;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::ResponseCode;
@@ -66,6 +66,7 @@ impl Lookups {
             NameServer::At(address) => {
                 let mut options = ResolverOpts::default();
                 options.timeout = TIMEOUT;
+                options.use_hosts_file = ResolveHosts::Never;
                 (at(address), options, Search::default())
             }
         };
