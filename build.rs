@@ -13,6 +13,8 @@ use protox::prost_reflect::prost_types::FileDescriptorSet;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=proto");
+    // Which the library has in it.
+    println!("cargo::rerun-if-changed=migrations");
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let public = compiled("tenantry/v1/inference.proto", &out.join("tenantry_descriptor.bin"))?;

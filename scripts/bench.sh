@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures a release build; the load generator starts and stops the server.
+# Measures a release build; the load generators start and stop the server.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
@@ -7,8 +7,7 @@ cd "$(dirname "$0")/.."
 DATA_DIR=${DATA_DIR:-.tenantry}
 BASE_MODEL=${BASE_MODEL:-}
 
-need cargo cc python
-[ -n "$BASE_MODEL" ] || need pip
+need cargo cc python pip venv
 
 binary=${CARGO_TARGET_DIR:-target}/release/tenantry
 [ -x "$binary" ] || say "building; the first build takes several minutes"
@@ -17,5 +16,16 @@ if [ -z "$BASE_MODEL" ]; then
     BASE_MODEL=$(python3 scripts/base_model.py --data-dir "$DATA_DIR")
 fi
 
-say "measuring; this takes a few minutes"
-exec python3 load-tests/engine.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md
+# For the plots.
+venv=$DATA_DIR/bench-venv
+if ! cmp -s load-tests/requirements.txt "$venv/installed.txt"; then
+    say "installing matplotlib into $venv"
+    python3 -m venv --clear "$venv"
+    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --requirement load-tests/requirements.txt </dev/null
+    cp load-tests/requirements.txt "$venv/installed.txt"
+fi
+
+say "measuring; this takes several minutes"
+"$venv/bin/python" load-tests/engine.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md
+"$venv/bin/python" load-tests/adapters.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md \
+    --plot load-tests/adapters.png

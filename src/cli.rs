@@ -1,6 +1,8 @@
 //! The command line: what can be asked, and the commands that need no server.
 
 pub(crate) mod adapters;
+mod api;
+pub(crate) mod workers;
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Check { file: PathBuf },
     /// Publish adapters to a running gateway, and see what became of them
     Adapters(adapters::Arguments),
+    /// See the workers of a running gateway, and take them out of service
+    Workers(workers::Arguments),
     /// Make keys and hash them for the configuration
     #[command(subcommand)]
     Keys(Keys),

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Worker { config } => return worker(&config).unwrap_or_else(Failure::report),
         Command::Check { file } => cli::check(&file),
         Command::Adapters(arguments) => cli::adapters::run(arguments),
+        Command::Workers(arguments) => cli::workers::run(arguments),
         Command::Keys(command) => cli::keys(command),
         Command::Model(command) => cli::model(command),
     };

@@ -31,7 +31,7 @@ pub(super) fn unpack(archive: &Path, folder: &Path, most: u64) -> Result<(), Pub
 fn from_tar(source: impl Read, folder: &Path, most: u64) -> Result<(), PublishError> {
     // One byte more tells a source that is too long from one that is just long enough.
     let mut archive = tar::Archive::new(source.take(most.saturating_add(1)));
-    let mut unpacked = 0;
+    let mut unpacked = 0_u64;
     // Where the first of the files was found; the others have to lie beside it.
     let mut place = None;
     for (index, entry) in archive.entries().map_err(broken)?.enumerate() {
@@ -50,7 +50,8 @@ fn from_tar(source: impl Read, folder: &Path, most: u64) -> Result<(), PublishEr
             tar::EntryType::Directory | tar::EntryType::XGlobalHeader => continue,
             _ => return Err(unsafe_(format!("`{shown}` is neither a file nor a folder"))),
         }
-        unpacked += entry.size();
+        // A header may claim any size.
+        unpacked = unpacked.saturating_add(entry.size());
         if unpacked > most {
             return Err(unsafe_(format!("it unpacks to more than {most} bytes")));
         }
@@ -152,6 +153,25 @@ mod tests {
         assert_eq!(says(&twice), format!("`{CONFIG_FILE}` is in it twice"));
         let apart = [("a/adapter_config.json", FILE, &b"{}"[..]), ("b/adapter_model.safetensors", FILE, b"w")];
         assert_eq!(says(&apart), "`b/adapter_model.safetensors` is not beside the adapter's other file");
+    }
+
+    #[test]
+    fn a_size_that_no_file_has_is_not_believed() {
+        let says = |size: u64| {
+            let mut bytes = archive(&[("first", FILE, &[1; 600])]);
+            bytes.truncate(512 + 1024);
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size);
+            header.as_gnu_mut().expect("GNU").name[..4].copy_from_slice(b"more");
+            header.set_cksum();
+            bytes.extend_from_slice(header.as_bytes());
+            bytes.extend_from_slice(&[0; 1024]);
+            unpacked(&bytes, 1 << 20).expect_err("it is refused")
+        };
+        let large = PublishError::UnsafeArchive("it unpacks to more than 1048576 bytes".to_owned());
+        assert_eq!(says(u64::MAX / 2), large);
+        // The archive's reader finds by itself that no file ends there.
+        assert!(matches!(says(u64::MAX - 100), PublishError::BrokenArchive(_)));
     }
 
     #[test]

@@ -1,29 +1,29 @@
-//! Where artifacts lie: in the store, by tenant and digest, and copied from
-//! there into folders of this machine that workers read.
-//!
-//! A folder that is there is complete and never changes: it is written beside
-//! its place, held against its digest, and moved there whole.
+//! Where artifacts lie: in the store, by tenant and digest.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
-use ulid::Ulid;
+use tokio::io::{AsyncWriteExt, BufWriter};
+use tracing::warn;
 
+use super::database::Place;
 use super::error::{FetchError, OpenError, PublishError};
 use super::{ArtifactStore, CONFIG_FILE, WEIGHTS_FILE};
-use crate::types::AdapterKey;
 
 /// The longest that the store may take for one file.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// Read, or written, at one time.
+const PIECE: usize = 1 << 20;
 
 /// Both files of an adapter.
 #[derive(Debug, Clone)]
@@ -40,50 +40,66 @@ pub(super) struct Store {
     bucket: Option<String>,
 }
 
+/// Why a file did not come from the store. Its own words may hold places.
+#[derive(Debug)]
+enum Fault {
+    NotThere,
+    TooLarge(u64),
+    Failed(String),
+}
+
 // === impl Files ===
 
 impl Files {
-    pub(super) fn read(folder: &Path, most: u64) -> Result<Self, std::io::Error> {
+    /// `most` bytes of each at most.
+    pub(super) fn read(folder: &Path, most: u64) -> Result<Self, PublishError> {
         let read = |name: &str| {
+            let internal = |error: io::Error| PublishError::Internal(format!("{name} cannot be read: {error}"));
+            let file = File::open(folder.join(name)).map_err(internal)?;
             let mut bytes = Vec::new();
-            File::open(folder.join(name))?.take(most).read_to_end(&mut bytes)?;
-            Ok::<_, std::io::Error>(Bytes::from(bytes))
+            // One byte more tells a file that is too long from one that is just long enough.
+            file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(internal)?;
+            match bytes.len() as u64 > most {
+                true => Err(PublishError::AdapterInvalid(format!("{name} has more than {most} bytes"))),
+                false => Ok(Bytes::from(bytes)),
+            }
         };
         Ok(Self { config: read(CONFIG_FILE)?, weights: read(WEIGHTS_FILE)? })
     }
 
-    /// As the engine computes it: the configuration's length, both files.
     pub(super) fn digest(&self) -> String {
-        let mut hasher = Sha256::new();
-        hasher.update((self.config.len() as u64).to_le_bytes());
+        let mut hasher = hasher(self.config.len() as u64);
         hasher.update(&self.config);
         hasher.update(&self.weights);
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        digits(hasher)
     }
+}
 
-    /// Writes them to `folder`, all at once: it is there with both or not at all.
-    pub(super) fn write(&self, folder: &Path) -> Result<(), std::io::Error> {
-        let parent = folder.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(parent)?;
-        let aside = parent.join(format!(".{}", Ulid::generate()));
-        fs::create_dir(&aside)?;
-        let written = (|| {
-            for (name, bytes) in [(CONFIG_FILE, &self.config), (WEIGHTS_FILE, &self.weights)] {
-                let mut file = File::create_new(aside.join(name))?;
-                file.write_all(bytes)?;
-                file.sync_all()?;
-            }
-            fs::rename(&aside, folder)
-        })();
-        if written.is_err() {
-            // What stays is swept at the next start.
-            let _ = fs::remove_dir_all(&aside);
-            if folder.is_dir() {
-                return Ok(());
+/// The digest of the files in a folder, however large they are.
+pub(super) fn digest_of(folder: &Path) -> io::Result<String> {
+    let (mut config, mut weights) = (File::open(folder.join(CONFIG_FILE))?, File::open(folder.join(WEIGHTS_FILE))?);
+    let mut hasher = hasher(config.metadata()?.len());
+    let mut piece = vec![0; PIECE];
+    for file in [&mut config, &mut weights] {
+        loop {
+            match file.read(&mut piece)? {
+                0 => break,
+                read => hasher.update(&piece[..read]),
             }
         }
-        written
     }
+    Ok(digits(hasher))
+}
+
+/// As the engine computes it: the configuration's length, both files.
+fn hasher(config: u64) -> Sha256 {
+    let mut hasher = Sha256::new();
+    hasher.update(config.to_le_bytes());
+    hasher
+}
+
+fn digits(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 // === impl Store ===
@@ -95,6 +111,8 @@ impl Store {
             ArtifactStore::Folder(folder) => {
                 fs::create_dir_all(folder).map_err(|error| wrong(format!("{}: {error}", folder.display())))?;
                 let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| wrong(error.to_string()))?;
+                // A record must not outlive its artifact when the machine fails.
+                let store = store.with_fsync(true);
                 Ok(Self { store: Arc::new(store), prefix: String::new(), bucket: None })
             }
             ArtifactStore::S3 { bucket, prefix, endpoint, region, access_key, secret_key } => {
@@ -113,47 +131,57 @@ impl Store {
         }
     }
 
-    fn path(&self, key: &AdapterKey, file: &str) -> StorePath {
-        let own = format!("adapters/{}/{}/{file}", key.tenant, key.digest);
+    fn path(&self, place: &Place, file: &str) -> StorePath {
+        let own = format!("adapters/{}/{}/{file}", place.tenant, place.digest);
         StorePath::from(if self.prefix.is_empty() { own } else { format!("{}/{own}", self.prefix) })
     }
 
     /// Content-addressed, so putting what is there changes nothing.
-    pub(super) async fn put(&self, key: &AdapterKey, files: &Files) -> Result<(), String> {
+    pub(super) async fn put(&self, place: &Place, files: &Files) -> Result<(), PublishError> {
         // The configuration last: an artifact without one is not there.
         for (name, bytes) in [(WEIGHTS_FILE, &files.weights), (CONFIG_FILE, &files.config)] {
-            let path = self.path(key, name);
-            let put = self.store.put(&path, bytes.clone().into());
-            let put = tokio::time::timeout(TIMEOUT, put).await.map_err(|_| "it took too long".to_owned())?;
-            put.map_err(|error| error.to_string())?;
+            let path = self.path(place, name);
+            let put = tokio::time::timeout(TIMEOUT, self.store.put(&path, bytes.clone().into())).await;
+            put.map_err(|_| unavailable("it took too long"))?.map_err(|error| unavailable(&error.to_string()))?;
         }
         Ok(())
     }
 
-    pub(super) async fn get(&self, key: &AdapterKey) -> Result<Files, FetchError> {
-        let file = async |name| {
-            let unavailable = |error: String| FetchError::Unavailable(format!("{name} cannot be fetched: {error}"));
-            let path = self.path(key, name);
-            let get = async { self.store.get(&path).await?.bytes().await };
-            let got = tokio::time::timeout(TIMEOUT, get).await;
-            got.map_err(|_| unavailable("it took too long".to_owned()))?.map_err(|error| unavailable(error.to_string()))
-        };
-        Ok(Files { config: file(CONFIG_FILE).await?, weights: file(WEIGHTS_FILE).await? })
+    /// Writes an artifact's files to a folder.
+    pub(super) async fn get(&self, place: &Place, folder: &Path) -> Result<(), FetchError> {
+        for name in [CONFIG_FILE, WEIGHTS_FILE] {
+            let got = self.download(&self.path(place, name), u64::MAX, &folder.join(name)).await;
+            got.map_err(|fault| {
+                let why = match fault {
+                    Fault::NotThere => "the store does not have it".to_owned(),
+                    Fault::TooLarge(bytes) => format!("it has {bytes} bytes"),
+                    Fault::Failed(error) => error,
+                };
+                FetchError::Unavailable(format!("{name} cannot be fetched: {why}"))
+            })?;
+        }
+        Ok(())
     }
 
-    pub(super) async fn delete(&self, key: &AdapterKey) -> Result<(), String> {
+    /// Whether it is gone.
+    pub(super) async fn remove(&self, place: &Place) -> bool {
+        // The configuration first: what is left of an artifact is none.
         for name in [CONFIG_FILE, WEIGHTS_FILE] {
-            match self.store.delete(&self.path(key, name)).await {
+            match self.store.delete(&self.path(place, name)).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.to_string()),
+                Err(error) => {
+                    warn!(tenant = place.tenant, digest = place.digest, %error, "an artifact cannot be removed");
+                    return false;
+                }
             }
         }
-        Ok(())
+        true
     }
 
-    /// The files at a place of the store itself: `s3://bucket/folder`, or
-    /// `store:folder`. No other host, and nothing outside of it.
-    pub(super) async fn at(&self, uri: &str, most: u64) -> Result<Files, PublishError> {
+    /// Writes the files at a place of the store itself to a folder:
+    /// `s3://bucket/folder`, or `store:folder`. No other host, and nothing
+    /// outside of it.
+    pub(super) async fn at(&self, uri: &str, most: u64, folder: &Path) -> Result<(), PublishError> {
         let invalid = || PublishError::InvalidUri(uri.chars().take(200).collect());
         let inside = match (&self.bucket, uri.strip_prefix("s3://"), uri.strip_prefix("store:")) {
             (Some(bucket), Some(rest), _) => {
@@ -162,33 +190,69 @@ impl Store {
             (_, _, Some(rest)) => rest.trim_start_matches('/'),
             _ => return Err(invalid()),
         };
-        let folder = StorePath::parse(inside.trim_end_matches('/')).map_err(|_| invalid())?;
-        let file = async |name: &'static str| {
-            let path = folder.clone().join(name);
-            let get = async {
-                let found = self.store.get(&path).await?;
-                match found.meta.size > most {
-                    true => Ok(Err(PublishError::AdapterInvalid(format!(
-                        "{name} has {} bytes, at most {most} are allowed",
-                        found.meta.size
-                    )))),
-                    false => found.bytes().await.map(Ok),
+        let place = StorePath::parse(inside.trim_end_matches('/')).map_err(|_| invalid())?;
+        for name in [CONFIG_FILE, WEIGHTS_FILE] {
+            let got = self.download(&place.clone().join(name), most, &folder.join(name)).await;
+            got.map_err(|fault| match fault {
+                Fault::NotThere => PublishError::ArtifactNotFound(format!("{inside}/{name}")),
+                Fault::TooLarge(bytes) => {
+                    PublishError::AdapterInvalid(format!("{name} has {bytes} bytes, at most {most} are allowed"))
                 }
-            };
-            match tokio::time::timeout(TIMEOUT, get).await {
-                Ok(Ok(read)) => read,
-                Ok(Err(object_store::Error::NotFound { .. })) => {
-                    Err(PublishError::ArtifactNotFound(format!("{inside}/{name}")))
-                }
-                Ok(Err(error)) => Err(PublishError::StoreUnavailable(error.to_string())),
-                Err(_) => Err(PublishError::StoreUnavailable("it took too long".to_owned())),
+                Fault::Failed(error) => unavailable(&error),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes one file to this machine, piece by piece.
+    async fn download(&self, path: &StorePath, most: u64, to: &Path) -> Result<(), Fault> {
+        let download = async {
+            let found = self.store.get(path).await?;
+            if found.meta.size > most {
+                return Err(Fault::TooLarge(found.meta.size));
             }
+            let mut pieces = match found.payload {
+                GetResultPayload::File(mut from, _) => {
+                    let to = to.to_owned();
+                    return aside(move || io::copy(&mut from, &mut File::create_new(to)?).map(drop)).await;
+                }
+                GetResultPayload::Stream(pieces) => pieces,
+            };
+            let mut file = BufWriter::with_capacity(PIECE, tokio::fs::File::create_new(to).await?);
+            while let Some(piece) = pieces.next().await {
+                file.write_all(&piece?).await?;
+            }
+            Ok(file.flush().await?)
         };
-        Ok(Files { config: file(CONFIG_FILE).await?, weights: file(WEIGHTS_FILE).await? })
+        tokio::time::timeout(TIMEOUT, download)
+            .await
+            .unwrap_or_else(|_| Err(Fault::Failed("it took too long".to_owned())))
     }
 }
 
-/// An adapter's folder on this machine; its name is no other artifact's.
-pub(super) fn cache_folder(data_dir: &Path, key: &AdapterKey) -> PathBuf {
-    data_dir.join("cache").join(key.tenant.as_str()).join(&*key.digest)
+/// Work on files, where it delays nobody.
+async fn aside(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), Fault> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| Fault::Failed(error.to_string()))??)
+}
+
+/// What the store says is for the log: it holds places of this machine.
+fn unavailable(why: &str) -> PublishError {
+    warn!(why, "the artifact store fails");
+    PublishError::StoreUnavailable
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<object_store::Error> for Fault {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::NotThere,
+            error => Self::Failed(error.to_string()),
+        }
+    }
 }

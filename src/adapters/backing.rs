@@ -1,43 +1,75 @@
 //! What a catalogue stands on: the database, the artifact store, and this
 //! machine's folder.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use ulid::Ulid;
 
-use super::artifacts::{Files, Store};
-use super::catalogue::{Staging, lock, now};
+use super::artifacts::Store;
+use super::copies::Copies;
 use super::database::{Database, Down, Refused, Rows};
-use super::error::{FetchError, OpenError, PublishError};
-use super::{Config, Inspect, Publish, Source, archive};
+use super::error::{OpenError, PublishError};
+use super::publish::Staging;
+use super::{Config, Inspect, Publish, Source, archive, lock, now};
 use crate::telemetry::Metrics;
-use crate::types::AdapterKey;
 
 /// The catalogue's memory of the database, for a start without it.
 const SNAPSHOT_FILE: &str = "catalogue.json";
+/// Artifacts that are validated at one time; each is held in memory.
+const PUBLISHES: usize = 2;
+
+/// Of rows that are remembered: no database has this version.
+pub(super) const REMEMBERED: i64 = -1;
 
 pub(super) struct Backing {
     pub(super) config: Config,
     pub(super) database: Database,
-    pub(super) migrated: AtomicBool,
+    migrated: AtomicBool,
     /// Why the last look failed.
     pub(super) down: Mutex<Option<String>>,
+    /// Whose look at the database it is.
+    looking: Arc<AsyncMutex<()>>,
     pub(super) store: Store,
+    pub(super) copies: Copies,
     pub(super) inspect: Arc<dyn Inspect>,
     pub(super) places: Semaphore,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) poller: OnceLock<AbortOnDropHandle<()>>,
+    /// The poller and the sweeper.
+    pub(super) tasks: OnceLock<[AbortOnDropHandle<()>; 2]>,
 }
 
 // === impl Backing ===
 
 impl Backing {
+    pub(super) fn open(config: Config, inspect: Arc<dyn Inspect>, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let wrong = |Down(reason)| OpenError::Setting { what: "the database's URL".to_owned(), reason };
+        Ok(Self {
+            database: Database::open(&config.database).map_err(wrong)?,
+            migrated: AtomicBool::new(false),
+            down: Mutex::default(),
+            looking: Arc::default(),
+            store: Store::open(&config.artifacts)?,
+            copies: Copies::new(config.data_dir.join("cache")),
+            inspect,
+            places: Semaphore::new(PUBLISHES),
+            metrics,
+            tasks: OnceLock::new(),
+            config,
+        })
+    }
+
+    /// Waits for the looks at the database that others have begun.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.looking.clone().lock_owned().await
+    }
+
     /// All rows, where the version is not `seen`; `None` too where the database is away.
     pub(super) async fn rows(&self, seen: Option<i64>) -> Result<Option<Rows>, OpenError> {
         if !self.migrated.load(Ordering::Acquire) {
@@ -88,11 +120,23 @@ impl Backing {
         *down = why;
     }
 
-    pub(super) fn remember(&self, rows: &Rows) {
-        let path = self.config.data_dir.join(SNAPSHOT_FILE);
-        let aside = self.config.data_dir.join(format!(".{SNAPSHOT_FILE}.{}", Ulid::generate()));
-        let text = serde_json::to_vec(rows).expect("rows are texts and numbers");
-        if let Err(error) = fs::write(&aside, text).and_then(|()| fs::rename(&aside, &path)) {
+    /// Writes the rows down, and only then lets the next look begin, even if
+    /// nobody waits for it here.
+    pub(super) async fn remember(&self, rows: &Rows, turn: OwnedMutexGuard<()>) {
+        let (folder, text) =
+            (self.config.data_dir.clone(), serde_json::to_vec(rows).expect("rows are texts and numbers"));
+        let writing = tokio::task::spawn_blocking(move || {
+            let aside = folder.join(format!(".{SNAPSHOT_FILE}.{}", Ulid::generate()));
+            let written = File::create_new(&aside).and_then(|mut file| {
+                file.write_all(&text)?;
+                file.sync_all()?;
+                fs::rename(&aside, folder.join(SNAPSHOT_FILE))
+            });
+            drop(turn);
+            written.inspect_err(|_| drop(fs::remove_file(&aside)))
+        });
+        let written = writing.await.map_err(std::io::Error::other).flatten();
+        if let Err(error) = written {
             warn!(%error, "the catalogue cannot be remembered for a start without its database");
         }
     }
@@ -103,7 +147,7 @@ impl Backing {
         let rows = rows.unwrap_or_default();
         warn!(adapters = rows.adapters.len(), "starting with the catalogue as it was seen last");
         // Whatever version the database has when it is back is another one.
-        Rows { version: -1, ..rows }
+        Rows { version: REMEMBERED, ..rows }
     }
 
     /// The source's files in a folder.
@@ -119,43 +163,30 @@ impl Backing {
                 Ok(staging.path().to_owned())
             }
             Source::Uri(uri) => {
-                let files = self.store.at(uri, most).await?;
                 let folder = staging.path().join("artifact");
-                files.write(&folder).map_err(|error| PublishError::Internal(error.to_string()))?;
+                fs::create_dir(&folder).map_err(|error| PublishError::Internal(format!("staging: {error}")))?;
+                self.store.at(uri, most, &folder).await?;
                 Ok(folder)
             }
         }
     }
 
-    /// Makes `folder` the artifact's copy, held against its digest.
-    pub(super) async fn copy(
-        &self,
-        key: &AdapterKey,
-        configured: Option<PathBuf>,
-        folder: &Path,
-    ) -> Result<(), FetchError> {
-        let most = self.config.max_adapter_bytes;
-        if folder.is_dir() {
-            let found = read_aside(folder.to_owned(), most).await.map(|files| files.digest());
-            if found.is_ok_and(|found| *found == *key.digest) {
-                return Ok(());
+    /// Removes artifacts that have had no record for long from the store.
+    pub(super) async fn sweep_store(&self) {
+        if !self.migrated.load(Ordering::Acquire) {
+            return;
+        }
+        let before = now().saturating_sub(self.config.sweep.artifacts_after.as_secs());
+        // The poller tells that the database is away.
+        for place in self.database.unnamed(before).await.unwrap_or_default() {
+            match self.database.sweep(&place, before, self.store.remove(&place)).await {
+                Ok(true) => {
+                    info!(tenant = place.tenant, digest = place.digest, "an artifact without a record was removed")
+                }
+                Ok(false) => {}
+                Err(Down(why)) => warn!(tenant = place.tenant, digest = place.digest, why, "an artifact is not swept"),
             }
-            warn!(adapter = %key, "the copy on this machine was damaged, and is made anew");
-            fs::remove_dir_all(folder).map_err(|error| FetchError::Unavailable(error.to_string()))?;
         }
-        let files = match configured {
-            Some(folder) => read_aside(folder, most).await.map_err(FetchError::Unavailable)?,
-            None => self.store.get(key).await?,
-        };
-        let found = files.digest();
-        if *found != *key.digest {
-            return Err(FetchError::Invalid(format!("the artifact's digest is {found}, not {}", key.digest)));
-        }
-        let folder = folder.to_owned();
-        let written = tokio::task::spawn_blocking(move || files.write(&folder)).await;
-        written
-            .map_err(|error| FetchError::Unavailable(error.to_string()))?
-            .map_err(|error| FetchError::Unavailable(format!("it cannot be written to this machine: {error}")))
     }
 
     pub(super) async fn note_refusal(&self, publish: &Publish, error: &PublishError) {
@@ -171,9 +202,4 @@ impl Backing {
             warn!(why, "the refusal was not written down");
         }
     }
-}
-
-async fn read_aside(folder: PathBuf, most: u64) -> Result<Files, String> {
-    let read = tokio::task::spawn_blocking(move || Files::read(&folder, most));
-    read.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }

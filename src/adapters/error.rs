@@ -27,8 +27,9 @@ pub enum PublishError {
     InvalidUri(String),
     #[error("the artifact store has nothing at `{0}`")]
     ArtifactNotFound(String),
-    #[error("the artifact store cannot be reached: {0}")]
-    StoreUnavailable(String),
+    /// Its own words, which hold places of this machine, are in the log.
+    #[error("the artifact store does not take or give it at the moment; the server's log says why")]
+    StoreUnavailable,
     #[error("the catalogue's database cannot be reached: {0}")]
     CatalogueUnavailable(String),
     #[error("{0}")]
@@ -82,7 +83,7 @@ impl PublishError {
             Self::DigestMismatch { .. } => "digest_mismatch",
             Self::InvalidUri(_) => "invalid_uri",
             Self::ArtifactNotFound(_) => "artifact_not_found",
-            Self::StoreUnavailable(_) => "artifact_store_unavailable",
+            Self::StoreUnavailable => "artifact_store_unavailable",
             Self::CatalogueUnavailable(_) => "catalogue_unavailable",
             Self::Internal(_) => "internal",
         }
@@ -90,7 +91,7 @@ impl PublishError {
 
     /// Whether the same publish may be taken later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::StoreUnavailable(_) | Self::CatalogueUnavailable(_) | Self::Internal(_))
+        matches!(self, Self::StoreUnavailable | Self::CatalogueUnavailable(_) | Self::Internal(_))
     }
 }
 

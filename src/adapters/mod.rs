@@ -12,23 +12,36 @@
 //! that it is pinned to; `name@3` is revision 3 whatever else is there.
 //!
 //! What the configuration lists is in the snapshot too, and in no database.
+//!
+//! Nothing is removed where it is deleted. An artifact leaves the store when
+//! it has had no record for an hour, a copy leaves this machine when nothing
+//! has named it for ten minutes ([`Sweep`]).
 
 mod archive;
 mod artifacts;
 mod backing;
 mod catalogue;
+mod change;
+mod copies;
 mod database;
 mod error;
+mod probes;
+mod publish;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::types::{AdapterKey, BaseName, Secret, TenantId};
 
-pub use catalogue::{Catalogue, Listed, Published, Staging};
+pub use catalogue::{Catalogue, Listed};
 pub use database::Refused;
 pub use error::{ChangeError, FetchError, OpenError, PublishError};
+pub use probes::Probe;
+pub use publish::{Published, Staging};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -45,6 +58,18 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Of an adapter's weights file.
     pub max_adapter_bytes: u64,
+    pub sweep: Sweep,
+}
+
+/// How what nothing names any more is removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// How often it is looked for.
+    pub every: Duration,
+    /// For how long an artifact in the store has had no record.
+    pub artifacts_after: Duration,
+    /// For how long a copy on this machine has been named by nothing.
+    pub copies_after: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +144,23 @@ pub trait Inspect: Send + Sync + 'static {
 
     /// Reads the whole artifact: called where that delays nobody.
     fn inspect(&self, base: &BaseName, folder: &Path) -> Result<Inspected, PublishError>;
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Sweep ===
+
+impl Default for Sweep {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self { every: minute, artifacts_after: 60 * minute, copies_after: 10 * minute }
+    }
 }
 
 /// Names become paths and parts of other names.

@@ -1,11 +1,13 @@
 //! The catalogue as requests see it: built once for each change, and read
 //! without a lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::backing::REMEMBERED;
 use super::database::Rows;
+use super::probes::Probed;
 use super::{Artifact, Record};
 use crate::types::{AdapterKey, ModelRoute, TenantId};
 
@@ -18,6 +20,7 @@ pub(super) struct Snapshot {
     artifacts: HashMap<AdapterKey, (Artifact, Option<PathBuf>)>,
     pub(super) records: Vec<Record>,
     pins: HashMap<(TenantId, Arc<str>), u32>,
+    retired: HashSet<AdapterKey>,
 }
 
 #[derive(Debug, Clone)]
@@ -36,6 +39,8 @@ impl Snapshot {
         }
         snapshot.records = rows.adapters.iter().map(super::database::AdapterRow::record).collect();
         let records = std::mem::take(&mut snapshot.records);
+        let retired = records.iter().filter(|record| record.retired.is_some());
+        snapshot.retired = retired.map(|record| record.key.clone()).collect();
         // In the order of revisions, so the newest is written last.
         for record in records.iter().filter(|record| record.retired.is_none()) {
             let Record { key, base, created, .. } = record;
@@ -71,12 +76,36 @@ impl Snapshot {
         self.artifacts.get(key)
     }
 
+    pub(super) fn is_retired(&self, key: &AdapterKey) -> bool {
+        self.retired.contains(key)
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &AdapterKey> {
         self.artifacts.keys()
     }
 
-    pub(super) fn revisions(&self, tenant: &TenantId, name: &str) -> Vec<&Record> {
-        self.records.iter().filter(|it| it.key.tenant == *tenant && *it.key.name == *name).collect()
+    pub(super) fn revision(&self, tenant: &TenantId, name: &str, revision: u32) -> Option<&Record> {
+        let same = |key: &AdapterKey| key.tenant == *tenant && *key.name == *name && key.revision == revision;
+        self.records.iter().find(|record| same(&record.key))
+    }
+
+    /// It is not the database's, but what was seen of it last.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.version == REMEMBERED
+    }
+
+    /// Whether the configuration or any record, a retired one too, names an artifact.
+    pub(super) fn names(&self, tenant: &str, digest: &str) -> bool {
+        let same = |key: &AdapterKey| key.tenant.as_str() == tenant && *key.digest == *digest;
+        self.records.iter().any(|record| same(&record.key)) || self.artifacts.keys().any(same)
+    }
+
+    /// Every artifact that is named, retired ones too.
+    pub(super) fn probed(&self) -> HashSet<Probed> {
+        let loadable =
+            self.artifacts.values().map(|(artifact, _)| (artifact.base.clone(), artifact.key.digest.clone()));
+        let recorded = self.records.iter().map(|record| (record.base.clone(), record.key.digest.clone()));
+        loadable.chain(recorded).collect()
     }
 
     pub(super) fn pinned(&self, key: &AdapterKey) -> bool {

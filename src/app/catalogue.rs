@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::adapters::{self, Artifact, ArtifactStore, Catalogue, Inspect, Inspected, PublishError};
-use crate::config::{CatalogueConfig, Config, SecretRef};
+use crate::adapters::{self, Artifact, ArtifactStore, Catalogue, Inspect, Inspected, PublishError, Sweep};
+use crate::config::{CatalogueConfig, Config, DriverConfig, SecretRef};
 use crate::engine::files::{AdapterFiles, AdapterLimits, ModelConfig, ModelFiles};
 use crate::telemetry::Metrics;
 use crate::types::{BaseName, Secret};
@@ -41,7 +41,8 @@ fn settings(config: &CatalogueConfig) -> Result<adapters::Config, StartError> {
         },
     };
     let CatalogueConfig { poll_interval, max_adapter_bytes, .. } = *config;
-    Ok(adapters::Config { data_dir, database, artifacts, poll_interval, max_adapter_bytes })
+    let sweep = Sweep::default();
+    Ok(adapters::Config { data_dir, database, artifacts, poll_interval, max_adapter_bytes, sweep })
 }
 
 /// What artifacts are held against.
@@ -52,6 +53,8 @@ struct Base {
     head: Option<ModelConfig>,
     names: Vec<String>,
     limits: AdapterLimits,
+    /// What the roomiest of its workers may hold; `None` where none loads adapters.
+    room: Option<u64>,
 }
 
 // === impl Bases ===
@@ -61,14 +64,22 @@ impl Bases {
         let base = |base: &crate::config::BaseConfig| {
             let serving = config.workers.iter().filter(|worker| worker.bases.contains(&base.name));
             // Whichever worker it comes to has to take it.
-            let max_rank = serving.map(|worker| worker.max_adapter_rank).min().unwrap_or(usize::MAX);
+            let max_rank = serving.clone().map(|worker| worker.max_adapter_rank).min().unwrap_or(usize::MAX);
+            let room = serving.filter(|worker| loads_adapters(&worker.driver)).map(|worker| worker.adapter_bytes).max();
             let limits = AdapterLimits { max_rank, max_bytes: config.catalogue.max_adapter_bytes };
             let mut names = base.source.clone();
             names.push(base.name.to_string());
             let head = base.path.as_ref().and_then(|path| ModelFiles::read_config(path).ok());
-            (base.name.clone(), Base { head, names, limits })
+            (base.name.clone(), Base { head, names, limits, room })
         };
         Self(config.bases.iter().map(base).collect())
+    }
+}
+
+fn loads_adapters(driver: &DriverConfig) -> bool {
+    match driver {
+        DriverConfig::Embedded(_) | DriverConfig::Grpc(_) | DriverConfig::Vllm { .. } => true,
+        DriverConfig::LlamaCpp { .. } | DriverConfig::OpenAi(_) => false,
     }
 }
 
@@ -91,6 +102,31 @@ impl Inspect for Bases {
                 PublishError::AdapterInvalid(error.to_string())
             }
         })?;
+        if let Some(room) = known.room.filter(|room| files.bytes() > *room) {
+            let bytes = files.bytes();
+            let why = format!("its weights have {bytes} bytes, and no worker of `{base}` may hold more than {room}");
+            return Err(PublishError::AdapterInvalid(format!("{why} (`adapter_bytes`)")));
+        }
         Ok(Inspected { digest: files.digest().to_owned(), rank: files.rank() as u32, bytes: files.bytes() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::drivers::MAX_ADAPTER_BYTES;
+    use super::*;
+
+    #[test]
+    fn no_more_may_be_published_than_the_engine_takes() {
+        let parsed = |most: &str| {
+            let text = format!(
+                "bases.one.path = \"one.gguf\"\nworkers.local = {{ driver = \"embedded\", bases = [\"one\"] }}\n\
+                 [catalogue]\n{most}\n[[tenants]]\nid = \"acme\"\nkeys = [{{ demo = \"sk-demo-acme\" }}]\n"
+            );
+            crate::config::parse(Path::new("conf/t.toml"), &text, [])
+        };
+        assert_eq!(parsed("").expect("no problem").config.catalogue.max_adapter_bytes, MAX_ADAPTER_BYTES);
+        assert!(parsed(&format!("max_adapter_bytes = {MAX_ADAPTER_BYTES}")).is_ok());
+        assert!(parsed(&format!("max_adapter_bytes = {}", MAX_ADAPTER_BYTES + 1)).is_err());
     }
 }

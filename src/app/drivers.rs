@@ -19,29 +19,36 @@ use super::{DriverError, StartError};
 pub(super) const MAX_ADAPTER_BYTES: u64 = 1 << 30;
 
 /// Loads the models of this process, which takes seconds. Other processes are
-/// connected to when they are needed.
-pub(super) async fn start(config: &Config) -> Result<Vec<Arc<dyn Driver>>, StartError> {
+/// connected to when they are needed. Workers that are to be found come later.
+pub(super) async fn start(config: &Config) -> Result<Vec<(WorkerConfig, Arc<dyn Driver>)>, StartError> {
     let config = config.clone();
     let loading = tokio::task::spawn_blocking(move || {
         let driver = |worker: &WorkerConfig| {
-            driver(&config, worker).map_err(|source| StartError::Worker { worker: worker.name.clone(), source })
+            let driver = driver(&config, worker);
+            let driver = driver.map_err(|source| StartError::Worker { worker: worker.name.clone(), source })?;
+            Ok((worker.clone(), driver))
         };
-        config.workers.iter().map(driver).collect::<Result<Vec<_>, _>>()
+        let known = config.workers.iter().filter(|worker| worker.discover().is_none());
+        known.map(driver).collect::<Result<Vec<_>, _>>()
     });
     loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, DriverError> {
+pub(super) fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, DriverError> {
     Ok(match &worker.driver {
         DriverConfig::Embedded(engine) => {
             // The pool keeps to the memory for adapters; beside it, it is counted here.
             let adapter_bytes = engine.memory_bytes.map(|_| worker.adapter_bytes);
             let config_of = embedded(engine, worker.max_adapter_rank, adapter_bytes);
-            let served = config.bases.iter().filter(|base| worker.bases.contains(&base.name));
+            // In the worker's order: the first that fit are loaded first.
+            let served = worker.bases.iter().flat_map(|name| config.bases.iter().find(|base| base.name == *name));
             Arc::new(Embedded::start(&config_of, bases(served))?)
         }
         DriverConfig::Grpc(remote) => Arc::new(Grpc::start(grpc(worker, remote)?)?),
-        DriverConfig::Vllm(remote) => Arc::new(Vllm::start(VllmConfig { remote: http(worker, remote)? })?),
+        DriverConfig::Vllm { remote, sleep_after } => {
+            let config = VllmConfig { remote: http(worker, remote)?, sleep_after: *sleep_after };
+            Arc::new(Vllm::start(config)?)
+        }
         DriverConfig::LlamaCpp { remote, adapters } => {
             let adapters = adapters.iter().map(fixed).collect();
             Arc::new(LlamaCpp::start(LlamaCppConfig { remote: http(worker, remote)?, adapters })?)
@@ -82,6 +89,7 @@ fn grpc(worker: &WorkerConfig, remote: &RemoteConfig) -> Result<GrpcConfig, Driv
         bases: worker.bases.clone(),
         key: key(remote)?,
         connect_timeout: remote.connect_timeout,
+        first_byte_timeout: remote.first_byte_timeout,
         stall_timeout: remote.stall_timeout,
         load_timeout: remote.load_timeout,
         poll_interval: remote.poll_interval,

@@ -1,27 +1,19 @@
 //! `tenantry adapters`: the admin API from the command line.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use reqwest::multipart::{Form, Part};
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use super::api::{Api, Server, other};
 use super::{Failure, say};
-
-/// What its key is read from: an argument would be in the shell's history.
-const KEY: &str = "TENANTRY_ADMIN_KEY";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The gateway's operations listener. Its key, where it asks for one, is
-    /// read from TENANTRY_ADMIN_KEY
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:9090")]
-    server: String,
-    /// Print the server's answer as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    server: Server,
     #[command(subcommand)]
     command: Command,
 }
@@ -91,136 +83,82 @@ struct Name {
     name: String,
 }
 
-struct Api {
-    server: String,
-    client: Client,
-}
-
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    // TLS needs one provider for the process.
-    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Other(error.to_string()))?;
-    let Arguments { server, json, command } = arguments;
-    let api = Api { server: server.trim_end_matches('/').to_owned(), client: Client::new() };
-    runtime.block_on(async {
-        let answer = api.ask(command).await?;
-        if json { say(&answer.to_string()) } else { tell(&answer) }
+    let Arguments { server, command } = arguments;
+    server.run(async |api| {
+        let answer = ask(&api, command).await?;
+        if server.json { say(&answer.to_string()) } else { tell(&answer) }
     })
 }
 
-// === impl Api ===
+async fn ask(api: &Api, command: Command) -> Result<Value, Failure> {
+    let serving = |of: &Name, revision: Value| {
+        api.request(Method::POST, &["adapters", &of.tenant, &of.name, "serving"]).json(&json!({ "revision": revision }))
+    };
+    let revision = |method, of: &Name, revision: u32, more: &[&str]| {
+        let number = revision.to_string();
+        let mut path = vec!["adapters", &of.tenant, &of.name, &number];
+        path.extend(more);
+        api.request(method, &path)
+    };
+    let request = match command {
+        Command::Publish { tenant, name, base, digest, path } => {
+            publish(api, tenant, name, base, digest, &path).await?
+        }
+        Command::List { tenant, name } => {
+            let filter = [("tenant", tenant), ("name", name)];
+            let filter: Vec<_> = filter.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            api.request(Method::GET, &["adapters"]).query(&filter)
+        }
+        Command::Pin { of, revision } => serving(&of, revision.into()),
+        Command::Latest { of } => serving(&of, "latest".into()),
+        Command::Rollback { of } => serving(&of, "previous".into()),
+        Command::Retire { of, revision: number } => revision(Method::POST, &of, number, &["retire"]),
+        Command::Delete { of, revision: number } => revision(Method::DELETE, &of, number, &[]),
+    };
+    api.send(request).await
+}
 
-impl Api {
-    async fn ask(&self, command: Command) -> Result<Value, Failure> {
-        let serving = |of: &Name, revision: Value| {
-            self.request(Method::POST, &["adapters", &of.tenant, &of.name, "serving"])
-                .json(&json!({ "revision": revision }))
-        };
-        let revision = |method, of: &Name, revision: u32, more: &[&str]| {
-            let number = revision.to_string();
-            let mut path = vec!["adapters", &of.tenant, &of.name, &number];
-            path.extend(more);
-            self.request(method, &path)
-        };
-        let request = match command {
-            Command::Publish { tenant, name, base, digest, path } => {
-                self.publish(tenant, name, base, digest, &path).await?
-            }
-            Command::List { tenant, name } => {
-                let filter = [("tenant", tenant), ("name", name)];
-                let filter: Vec<_> = filter.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-                self.request(Method::GET, &["adapters"]).query(&filter)
-            }
-            Command::Pin { of, revision } => serving(&of, revision.into()),
-            Command::Latest { of } => serving(&of, "latest".into()),
-            Command::Rollback { of } => serving(&of, "previous".into()),
-            Command::Retire { of, revision: number } => revision(Method::POST, &of, number, &["retire"]),
-            Command::Delete { of, revision: number } => revision(Method::DELETE, &of, number, &[]),
-        };
-        let answer = request.send().await.map_err(|error| other(format!("{}: {}", self.server, because(&error))))?;
-        let status = answer.status();
-        let body = answer.text().await.map_err(|error| other(because(&error)))?;
-        let value: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
-        if status.is_success() {
-            return Ok(value);
-        }
-        let said = value.pointer("/error/message").and_then(Value::as_str).unwrap_or(&body);
-        let code = value.pointer("/error/code").and_then(Value::as_str).unwrap_or("error");
-        Err(other(format!("{said} ({code}, {})", status.as_u16())))
+async fn publish(
+    api: &Api,
+    tenant: String,
+    name: String,
+    base: String,
+    digest: Option<String>,
+    path: &str,
+) -> Result<RequestBuilder, Failure> {
+    let request = api.request(Method::POST, &["adapters"]);
+    if path.starts_with("s3://") || path.starts_with("store:") {
+        let body = json!({ "tenant": tenant, "name": name, "base": base, "uri": path, "digest": digest });
+        return Ok(request.json(&body));
     }
-
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        let mut url = format!("{}/admin/v1", self.server);
-        for part in path {
-            url.push('/');
-            // A name that is none is refused by the server, in words.
-            url.extend(part.bytes().map(|c| match c {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => (c as char).to_string(),
-                other => format!("%{other:02X}"),
-            }));
-        }
-        let request = self.client.request(method, url);
-        match env::var(KEY) {
-            Ok(key) => request.bearer_auth(key),
-            Err(_) => request,
+    let mut form = Form::new().text("tenant", tenant).text("name", name).text("base", base);
+    if let Some(digest) = digest {
+        form = form.text("digest", digest);
+    }
+    let path = Path::new(path);
+    if path.is_file() {
+        return Ok(request.multipart(form.part("archive", part(path)?)));
+    }
+    let mut found = false;
+    // A pickle is sent by name alone, for the server to say what is wrong with it.
+    for file in ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"] {
+        let file_path: PathBuf = path.join(file);
+        if file_path.is_file() {
+            found = true;
+            let part = if file.ends_with(".bin") { Part::bytes(Vec::new()) } else { part(&file_path)? };
+            form = form.part(file, part.file_name(file));
         }
     }
-
-    async fn publish(
-        &self,
-        tenant: String,
-        name: String,
-        base: String,
-        digest: Option<String>,
-        path: &str,
-    ) -> Result<RequestBuilder, Failure> {
-        let request = self.request(Method::POST, &["adapters"]);
-        if path.starts_with("s3://") || path.starts_with("store:") {
-            let body = json!({ "tenant": tenant, "name": name, "base": base, "uri": path, "digest": digest });
-            return Ok(request.json(&body));
-        }
-        let mut form = Form::new().text("tenant", tenant).text("name", name).text("base", base);
-        if let Some(digest) = digest {
-            form = form.text("digest", digest);
-        }
-        let path = Path::new(path);
-        if path.is_file() {
-            return Ok(request.multipart(form.part("archive", part(path)?)));
-        }
-        let mut found = false;
-        // A pickle is sent by name alone, for the server to say what is wrong with it.
-        for file in ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"] {
-            let file_path: PathBuf = path.join(file);
-            if file_path.is_file() {
-                found = true;
-                let part = if file.ends_with(".bin") { Part::bytes(Vec::new()) } else { part(&file_path)? };
-                form = form.part(file, part.file_name(file));
-            }
-        }
-        if !found {
-            return Err(other(format!("{}: has no adapter_config.json", path.display())));
-        }
-        Ok(request.multipart(form))
+    if !found {
+        return Err(other(format!("{}: has no adapter_config.json", path.display())));
     }
+    Ok(request.multipart(form))
 }
 
 fn part(path: &Path) -> Result<Part, Failure> {
     let bytes = std::fs::read(path).map_err(|error| other(format!("{}: {error}", path.display())))?;
     Ok(Part::bytes(bytes).file_name("file"))
-}
-
-fn other(message: String) -> Failure {
-    Failure::Other(message)
-}
-
-/// The innermost cause says what happened.
-fn because(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 fn tell(answer: &Value) -> Result<(), Failure> {

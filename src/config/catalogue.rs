@@ -6,15 +6,19 @@ use std::time::Duration;
 use super::secret;
 use super::section::{Section, bytes_in, duration_in, text};
 use super::validate::Folder;
-use super::workers::{MIB, TIB};
+use super::workers::MIB;
 use super::{CatalogueConfig, S3Config, SecretRef};
+
+/// The engine takes no larger adapters.
+const MAX_ADAPTER_BYTES: u64 = 1_024 * MIB;
 
 pub(super) fn catalogue(mut section: Section<'_>, folder: &Folder<'_>) -> CatalogueConfig {
     let data_dir = section.optional("data_dir", |node| folder.path(node));
     let database = section.optional("database", secret::reference(folder));
     let range = Duration::from_millis(50)..=Duration::from_secs(60);
     let poll_interval = section.optional("poll_interval", duration_in(range)).unwrap_or(Duration::from_millis(500));
-    let max_adapter_bytes = section.optional("max_adapter_bytes", bytes_in(1..=TIB)).unwrap_or(1_024 * MIB);
+    let max_adapter_bytes =
+        section.optional("max_adapter_bytes", bytes_in(1..=MAX_ADAPTER_BYTES)).unwrap_or(MAX_ADAPTER_BYTES);
     let s3 = section.has("s3").then(|| s3(section.section("s3"), folder));
     section.finish();
     let data_dir = data_dir.unwrap_or_else(|| folder.0.join("tenantry-data"));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::problem::{Place, Problem, Problems};
 use super::validate::{self, Folder};
-use super::{AdapterEntry, BaseConfig, Config, SecretRef, WorkerProcess, env, tree, worker_process};
+use super::{AdapterEntry, BaseConfig, Config, SecretRef, SourceConfig, WorkerProcess, env, tree, worker_process};
 
 /// A configuration, and what about it deserves a second look.
 #[derive(Debug)]
@@ -143,6 +143,13 @@ fn on_disk(config: &Config, mut inspect: impl Inspect) -> (Digests, Vec<Problem>
         if let Some(Err(message)) = worker.remote().and_then(|remote| remote.key.as_ref()).map(SecretRef::read) {
             let path = tree::join(&tree::join("workers", &worker.name), "key");
             problems.push(config.problem(&path, message));
+        }
+        if let Some(SourceConfig::Kubernetes(service)) = worker.discover().map(|discover| &discover.source) {
+            let path = tree::join(&tree::join("workers", &worker.name), "discover.kubernetes");
+            let located = service.locate().and_then(|found| found.token.map_or(Ok(()), |token| token.read().map(drop)));
+            if let Err(message) = located {
+                problems.push(config.problem(&path, message));
+            }
         }
     }
     for adapter in config.adapters.iter().filter(|adapter| !adapter.folder.as_os_str().is_empty()) {

@@ -8,6 +8,7 @@
 
 mod bytes;
 mod catalogue;
+mod discovery;
 mod duration;
 mod env;
 mod load;
@@ -33,6 +34,9 @@ use crate::auth::KeyHash;
 use crate::telemetry::LogConfig;
 use crate::types::{BaseName, TenantId, TenantLimits};
 
+pub use discovery::{
+    DiscoverConfig, DnsConfig, DnsName, KubernetesApi, KubernetesConfig, PortConfig, Scheme, SourceConfig,
+};
 pub use load::{Digests, Inspect, Loaded, LoadedWorker, is_worker, load, load_worker, parse, parse_worker};
 pub use problem::{Place, Problem, Problems};
 
@@ -128,7 +132,11 @@ pub struct WorkerConfig {
     pub driver: DriverConfig,
     /// Memory for loaded adapters, as the pool counts it.
     pub adapter_bytes: u64,
+    /// How many it may hold; `None` where their memory alone counts.
+    pub adapter_slots: Option<usize>,
     pub max_adapter_rank: usize,
+    /// Sequences that it runs at one time, where it does not say so itself.
+    pub slots: Option<u64>,
 }
 
 /// The kind of engine, and how to run it or to reach it.
@@ -137,7 +145,11 @@ pub enum DriverConfig {
     Embedded(EngineConfig),
     /// `tenantry worker` in another process.
     Grpc(RemoteConfig),
-    Vllm(RemoteConfig),
+    Vllm {
+        remote: RemoteConfig,
+        /// `None` for never.
+        sleep_after: Option<Duration>,
+    },
     LlamaCpp {
         remote: RemoteConfig,
         adapters: Vec<FixedAdapter>,
@@ -167,7 +179,9 @@ pub struct EngineConfig {
 /// A worker in another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteConfig {
+    /// Empty where instances are discovered, which have one each.
     pub url: String,
+    pub discover: Option<DiscoverConfig>,
     pub key: Option<SecretRef>,
     /// What the worker calls the base models, where it is not by their names.
     pub models: BTreeMap<BaseName, String>,
@@ -264,18 +278,42 @@ impl WorkerConfig {
     pub fn embedded(&self) -> Option<&EngineConfig> {
         match &self.driver {
             DriverConfig::Embedded(engine) => Some(engine),
-            DriverConfig::Grpc(_) | DriverConfig::Vllm(_) | DriverConfig::LlamaCpp { .. } | DriverConfig::OpenAi(_) => {
-                None
-            }
+            DriverConfig::Grpc(_)
+            | DriverConfig::Vllm { .. }
+            | DriverConfig::LlamaCpp { .. }
+            | DriverConfig::OpenAi(_) => None,
         }
     }
 
     pub fn remote(&self) -> Option<&RemoteConfig> {
         match &self.driver {
             DriverConfig::Embedded(_) => None,
-            DriverConfig::Grpc(remote) | DriverConfig::Vllm(remote) | DriverConfig::OpenAi(remote) => Some(remote),
-            DriverConfig::LlamaCpp { remote, .. } => Some(remote),
+            DriverConfig::Grpc(remote) | DriverConfig::OpenAi(remote) => Some(remote),
+            DriverConfig::Vllm { remote, .. } | DriverConfig::LlamaCpp { remote, .. } => Some(remote),
         }
+    }
+
+    /// Where its instances are looked up; `None` for one worker that is known.
+    pub fn discover(&self) -> Option<&DiscoverConfig> {
+        self.remote()?.discover.as_ref()
+    }
+
+    /// The worker that was found at `address`, a host and a port: the same in
+    /// all else.
+    pub fn instance(&self, address: &str) -> Self {
+        let mut instance = Self { name: format!("{}/{address}", self.name), ..self.clone() };
+        match &mut instance.driver {
+            DriverConfig::Embedded(_) => {}
+            DriverConfig::Grpc(remote)
+            | DriverConfig::Vllm { remote, .. }
+            | DriverConfig::LlamaCpp { remote, .. }
+            | DriverConfig::OpenAi(remote) => {
+                if let Some(discover) = remote.discover.take() {
+                    remote.url = discover.url(address);
+                }
+            }
+        }
+        instance
     }
 }
 

@@ -11,7 +11,7 @@ use crate::types::{BaseName, TenantId};
 use super::section::{Findings, Section, bytes_in, choice, duration_in, expected, number, text};
 use super::tree::{Node, Value};
 use super::validate::{Folder, id};
-use super::{BaseConfig, DriverConfig, EngineConfig, FixedAdapter, Precision, RemoteConfig, WorkerConfig};
+use super::{BaseConfig, DriverConfig, EngineConfig, FixedAdapter, Precision, RemoteConfig, WorkerConfig, discovery};
 
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const TIB: u64 = 1 << 40;
@@ -84,24 +84,35 @@ fn worker(
     let served = served(&mut section, bases, findings);
     let driver = match kind {
         Kind::Embedded => DriverConfig::Embedded(engine(&mut section, findings)),
-        Kind::Grpc => DriverConfig::Grpc(remote(&mut section, &[], folder, findings)),
-        Kind::Vllm => DriverConfig::Vllm(remote(&mut section, &served, folder, findings)),
+        Kind::Grpc => DriverConfig::Grpc(remote(&mut section, &[], "", folder, findings)),
+        Kind::Vllm => {
+            let remote = remote(&mut section, &served, "", folder, findings);
+            let range = Duration::ZERO..=Duration::from_secs(24 * 3600);
+            let sleep_after = section.optional("sleep_after", duration_in(range)).filter(|after| !after.is_zero());
+            DriverConfig::Vllm { remote, sleep_after }
+        }
         Kind::LlamaCpp => {
-            let remote = remote(&mut section, &served, folder, findings);
+            let remote = remote(&mut section, &served, "", folder, findings);
             if served.len() > 1 {
                 findings.add(&section.child("bases"), "a llama.cpp server has one base model");
             }
             DriverConfig::LlamaCpp { remote, adapters: fixed(&mut section, findings) }
         }
-        Kind::OpenAi => DriverConfig::OpenAi(remote(&mut section, &served, folder, findings)),
+        Kind::OpenAi => DriverConfig::OpenAi(remote(&mut section, &served, "/v1", folder, findings)),
     };
     let (mut adapter_bytes, mut max_adapter_rank) = (512 * MIB, 64);
     if matches!(kind, Kind::Embedded | Kind::Grpc | Kind::Vllm) {
         adapter_bytes = section.optional("adapter_bytes", bytes_in(MIB..=TIB)).unwrap_or(adapter_bytes);
         max_adapter_rank = section.optional("max_adapter_rank", number(1..=512)).map_or(64, |rank| rank as usize);
     }
+    let mut count = |key, most| section.optional(key, number(0..=most)).filter(|count| *count > 0);
+    let adapters = matches!(kind, Kind::Embedded | Kind::Grpc | Kind::Vllm);
+    let adapter_slots = adapters.then(|| count("adapter_slots", 1_000_000)).flatten().map(|slots| slots as usize);
+    // The others say so themselves.
+    let tells = matches!(kind, Kind::Embedded | Kind::Grpc);
+    let slots = (!tells).then(|| count("slots", 1_000_000)).flatten();
     section.finish();
-    WorkerConfig { name: name.to_owned(), bases: served, driver, adapter_bytes, max_adapter_rank }
+    WorkerConfig { name: name.to_owned(), bases: served, driver, adapter_bytes, adapter_slots, max_adapter_rank, slots }
 }
 
 /// The keys of an engine that runs in this process.
@@ -133,14 +144,25 @@ pub(super) fn engine(section: &mut Section<'_>, findings: &Findings<'_>) -> Engi
     }
 }
 
-/// The keys of a worker in another process; `models` are base models that it may have names of its own for.
+/// The keys of a worker in another process; `models` are base models that it may have names of its own for, and `path`
+/// is what its URL ends with.
 fn remote(
     section: &mut Section<'_>,
     models: &[BaseName],
+    path: &str,
     folder: &Folder<'_>,
     findings: &Findings<'_>,
 ) -> RemoteConfig {
-    let url = section.required("url", |node| text(node).and_then(url)).unwrap_or_default();
+    let url_given = section.has("url");
+    let url = section.optional("url", |node| text(node).and_then(url)).unwrap_or_default();
+    let discover_given = section.has("discover");
+    let discover = section.section("discover");
+    let discover = discover_given.then(|| discovery::discover(discover, path, folder, findings)).flatten();
+    match (url_given, discover_given) {
+        (true, true) => findings.add(&section.path, "has both `url` and `discover`"),
+        (false, false) if section.is_table() => findings.add(&section.path, "has neither `url` nor `discover`"),
+        _ => {}
+    }
     let key = section.optional("key", super::secret::reference(folder));
     let mut time = |key, default| {
         let range = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
@@ -165,6 +187,7 @@ fn remote(
     }
     RemoteConfig {
         url,
+        discover,
         key,
         models: names,
         connect_timeout,
@@ -175,7 +198,7 @@ fn remote(
     }
 }
 
-fn url(text: String) -> Result<String, String> {
+pub(super) fn url(text: String) -> Result<String, String> {
     let plain = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).unwrap_or_default();
     if plain.is_empty() || !text.bytes().all(|c| c.is_ascii_graphic()) || plain.contains('@') {
         return Err("expected the worker's address, such as http://127.0.0.1:8101".to_owned());

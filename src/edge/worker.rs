@@ -7,6 +7,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::Semaphore;
@@ -23,6 +24,8 @@ use pb::load_adapter_request::Part;
 
 /// Uploads that are held in memory at one time.
 const UPLOADS: usize = 2;
+/// The longest wait for an upload's next part: others wait for its place.
+const BETWEEN_PARTS: Duration = Duration::from_secs(10);
 /// Of the message that carries a prompt.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// Of an adapter_config.json.
@@ -75,9 +78,11 @@ impl Service {
 
     async fn load(&self, mut parts: Streaming<pb::LoadAdapterRequest>) -> Result<u64, WorkerError> {
         let invalid = |what: &str| Err(WorkerError::AdapterInvalid(what.to_owned()));
-        let _place = self.uploads.acquire().await.expect("nobody closes it");
         let Some(Part::Header(header)) = next(&mut parts).await? else { return invalid("the header is not first") };
         let (key, base) = header_of(header)?;
+        // First the base model, or a slow load of one would keep uploads for others waiting.
+        let base = self.embedded.loaded(&base).await?;
+        let _place = self.uploads.acquire().await.expect("nobody closes it");
         let (mut config, mut weights) = (Vec::new(), Vec::new());
         while let Some(part) = next(&mut parts).await? {
             let (file, piece, most) = match part {
@@ -90,13 +95,15 @@ impl Service {
             }
             file.extend_from_slice(&piece);
         }
-        self.embedded.load_files(key, &base, config, weights).await.map(|loaded| loaded.bytes)
+        self.embedded.load_files(key, base, config, weights).await.map(|loaded| loaded.bytes)
     }
 }
 
 async fn next(parts: &mut Streaming<pb::LoadAdapterRequest>) -> Result<Option<Part>, WorkerError> {
     let interrupted = |status: tonic::Status| WorkerError::AdapterUnavailable(format!("the upload ended: {status}"));
-    Ok(parts.message().await.map_err(interrupted)?.and_then(|message| message.part))
+    let late = |_| WorkerError::AdapterUnavailable("the upload came to a standstill".to_owned());
+    let message = tokio::time::timeout(BETWEEN_PARTS, parts.message()).await.map_err(late)?;
+    Ok(message.map_err(interrupted)?.and_then(|message| message.part))
 }
 
 fn header_of(header: pb::LoadAdapterHeader) -> Result<(AdapterKey, BaseName), WorkerError> {

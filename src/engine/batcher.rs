@@ -68,7 +68,7 @@ impl Batcher {
         shared: Arc<Shared>,
         pot: Arc<Budget>,
     ) -> io::Result<Self> {
-        let context = config.context(&model, pot.left());
+        let context = config.context(&model, pot.sure());
         Ok(Self {
             team: Team::new(config.threads)?,
             forward: Forward::default(),

@@ -30,7 +30,7 @@ pub struct Context {
 
 impl Config {
     /// What is left of the model's context under this configuration, where
-    /// the cache may take `pot` bytes beside its own.
+    /// the cache may count on `pot` bytes beside its own.
     pub fn context(&self, model: &Model, pot: u64) -> Context {
         let block_bytes = model.kv_shape().block_bytes(model.precision()) as u64;
         let blocks = |bytes: u64| usize::try_from(bytes / block_bytes).unwrap_or(usize::MAX);

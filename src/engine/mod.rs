@@ -20,6 +20,7 @@ mod budget;
 mod cache;
 mod config;
 pub mod files;
+mod footprint;
 mod forward;
 mod generation;
 #[expect(unsafe_code, reason = "the one folder that may: instruction sets and threads")]
@@ -43,6 +44,7 @@ pub use adapter::Adapter;
 pub use budget::Budget;
 pub use cache::SequenceCache;
 pub use config::{Config, Context};
+pub use footprint::Footprint;
 pub use forward::{Forward, Slice, Wanted};
 pub use generation::{Broken, Generation, Output};
 pub use model::{LoadError, Model};
@@ -169,7 +171,7 @@ impl Engine {
     pub fn start(model: Arc<Model>, config: &Config, pot: Arc<Budget>) -> Result<Self, StartError> {
         let tokenizer = model.tokenizer().cloned().ok_or(StartError::NoTokenizer)?;
         let shared = Arc::new(Shared::default());
-        let context = config.context(&model, pot.left());
+        let context = config.context(&model, pot.sure());
         let (inbox, jobs) = sync_channel(config.queue + config.max_batch_rows);
         let batcher = Batcher::new(model.clone(), tokenizer.eos_ids().to_vec(), config, jobs, shared.clone(), pot)?;
         let ended = shared.clone();

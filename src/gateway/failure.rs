@@ -50,6 +50,7 @@ pub(super) fn pool(error: &PoolError) -> Error {
         }
         PoolError::NoArtifact { .. } => adapter_unavailable(),
         PoolError::Worker { source, .. } => worker(source),
+        PoolError::BackingOff { source, left, .. } => worker(source).with_retry_after((*left).max(SOON)),
     }
     .with_detail(error.to_string())
 }
@@ -67,7 +68,9 @@ pub(super) fn worker(error: &WorkerError) -> Error {
         WorkerError::AdapterInvalid(_) => {
             Error::new(ErrorKind::AdapterInvalid, "The model's adapter is broken and cannot be loaded.")
         }
-        WorkerError::AdapterMissing(_) | WorkerError::AdapterUnavailable(_) => adapter_unavailable(),
+        WorkerError::AdapterMissing(_) | WorkerError::AdapterMismatch(_) | WorkerError::AdapterUnavailable(_) => {
+            adapter_unavailable()
+        }
     };
     told.with_detail(error.to_string())
 }

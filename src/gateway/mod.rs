@@ -10,7 +10,9 @@
 //! cancelling.
 
 mod attempt;
+mod budget;
 mod failure;
+mod insight;
 mod live;
 mod record;
 mod stream;
@@ -27,13 +29,14 @@ use ulid::Ulid;
 use crate::adapters::Catalogue;
 use crate::admission::Admission;
 use crate::pool::Pool;
-use crate::telemetry::{Metrics, WorkerReading};
-use crate::types::{AdapterKey, Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
+use crate::telemetry::Metrics;
+use crate::types::{Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
 
+pub use insight::{AdapterState, Whereabouts, WorkerCard, state as adapter_state};
 pub use live::Live;
 pub use stream::EventStream;
 
-use attempt::Asked;
+use attempt::{Asked, Retries};
 use record::Record;
 use stream::Limits;
 
@@ -51,6 +54,7 @@ pub struct Gateway {
     live: ArcSwap<Live>,
     admission: Admission,
     pool: Pool,
+    retries: Retries,
     metrics: Arc<Metrics>,
     /// Turned when running generations have had their time to finish.
     cut_off: CancellationToken,
@@ -93,6 +97,7 @@ pub struct Held {
 impl Gateway {
     pub fn new(config: Config, live: Live, pool: Pool, metrics: Arc<Metrics>, cut_off: CancellationToken) -> Self {
         Self {
+            retries: Retries::new(config.attempts, metrics.clone()),
             config,
             live: ArcSwap::from_pointee(live),
             admission: Admission::default(),
@@ -136,8 +141,8 @@ impl Gateway {
                 failure::refused(refusal)
             })?;
             let gauge = self.metrics.stream(tenant.id.as_str());
-            let asked = Asked { id, tenant: &tenant.id, request: &request };
-            let attempt = attempt::first_event(&self.pool, self.config.attempts, &route, &asked).await?;
+            let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request };
+            let attempt = attempt::first_event(&self.pool, &self.retries, &asked).await?;
             Ok((model, permit, gauge, attempt))
         };
         let outcome = tokio::select! {
@@ -191,6 +196,11 @@ impl Gateway {
         Ok(ModelCard { name, created })
     }
 
+    /// The workers, for whoever adds and removes them.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The adapters there are.
     pub fn catalogue(&self) -> &Arc<Catalogue> {
         self.pool.catalogue()
@@ -201,16 +211,9 @@ impl Gateway {
         self.live.load().keyring().tenant(id)
     }
 
-    /// The workers that hold an adapter.
-    pub fn holding(&self, adapter: &AdapterKey) -> Vec<String> {
-        let workers = self.pool.workers();
-        let holding = workers.iter().filter(|worker| worker.holds(adapter));
-        holding.map(|worker| worker.name().to_owned()).collect()
-    }
-
-    /// Unloads what leaves the catalogue. Never returns.
-    pub async fn follow_catalogue(&self) {
-        self.pool.follow().await;
+    /// Keeps adapters where they are wanted. Never returns.
+    pub async fn keep_placed(&self) {
+        self.pool.keep_placed().await;
     }
 
     /// Logs and counts a request that was refused before [`Gateway::generate`].
@@ -222,39 +225,6 @@ impl Gateway {
     pub fn not_ready(&self) -> Vec<String> {
         let bases = self.live.load();
         bases.bases().filter_map(|base| self.pool.ready(base).err().map(|why| format!("{base}: {why}"))).collect()
-    }
-
-    /// The text of `/metrics`.
-    pub fn render_metrics(&self) -> Result<String, Error> {
-        let readings: Vec<WorkerReading> = self
-            .pool
-            .workers()
-            .iter()
-            .map(|worker| {
-                let status = worker.status();
-                WorkerReading {
-                    worker: worker.name().to_owned(),
-                    healthy: status.unhealthy.is_none(),
-                    batch_rows: status.batch_rows,
-                    waiting: status.waiting,
-                    kv_tokens: status.kv_tokens,
-                    adapters_resident: worker.adapters_resident() as u64,
-                }
-            })
-            .collect();
-        self.metrics.render(&readings).map_err(|_| Error::internal("the metrics could not be written"))
-    }
-
-    /// What running requests hold; the leak check of tests reads it.
-    pub fn held(&self) -> Held {
-        let workers = self.pool.workers();
-        Held {
-            permits: self.admission.permits_held(),
-            leases: workers.iter().map(|worker| worker.leases()).sum(),
-            pins: workers.iter().map(|worker| worker.pins()).sum(),
-            sequences: workers.iter().map(|worker| worker.status()).map(|it| it.batch_rows + it.waiting).sum(),
-            tasks: self.tasks.len() + workers.iter().map(|worker| worker.adapter_tasks()).sum::<usize>(),
-        }
     }
 }
 

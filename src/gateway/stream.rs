@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::attempt::Attempt;
+use super::attempt::{self, Attempt};
 use super::failure;
 use super::record::Record;
 use crate::admission::Permit;
-use crate::pool::{EventSource, Lease};
+use crate::pool::{EventSource, Lease, Outcome};
 use crate::telemetry::StreamGauge;
 use crate::types::{Error, Event, Finish};
 
@@ -47,7 +47,7 @@ struct Shared {
 struct Running {
     // Dropped in this order: the worker's work ends before its lease does.
     events: EventSource,
-    _lease: Lease,
+    lease: Lease,
     _permit: Permit,
     _gauge: StreamGauge,
     inter_token: Histogram,
@@ -73,9 +73,11 @@ impl EventStream {
         tasks: &TaskTracker,
     ) -> Self {
         record.event(&attempt.first);
+        let mut lease = attempt.lease;
+        lease.generated(tokens(&attempt.first));
         let running = Running {
             events: attempt.rest,
-            _lease: attempt.lease,
+            lease,
             _permit: permit,
             _gauge: gauge,
             inter_token: record.inter_token(),
@@ -101,7 +103,9 @@ impl Stream for EventStream {
         };
         match running.events.as_mut().poll_next(cx) {
             Poll::Ready(Some(Ok(event))) => {
-                if matches!(&event, Event::Delta(delta) if delta.tokens > 0) {
+                let tokens = tokens(&event);
+                if tokens > 0 {
+                    running.lease.generated(tokens);
                     let now = Instant::now();
                     running.inter_token.observe((now - running.last_token).as_secs_f64());
                     running.last_token = now;
@@ -110,11 +114,13 @@ impl Stream for EventStream {
                 Poll::Ready(Some(Ok(event)))
             }
             Poll::Ready(Some(Err(error))) => {
+                running.lease.ended(attempt::outcome(&error));
                 let error = failure::worker(&error);
                 shared.end(Finish::Upstream, Some(&error));
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
+                running.lease.ended(Outcome::Succeeded);
                 shared.end(Finish::Complete, None);
                 Poll::Ready(None)
             }
@@ -135,6 +141,14 @@ impl Drop for EventStream {
         if shared.running.is_some() {
             shared.end(Finish::ClientGone, None);
         }
+    }
+}
+
+/// How many tokens an event brings.
+fn tokens(event: &Event) -> u32 {
+    match event {
+        Event::Delta(delta) => delta.tokens,
+        Event::Finished { .. } | Event::Usage(_) => 0,
     }
 }
 

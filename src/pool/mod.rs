@@ -1,30 +1,46 @@
 //! Which worker? One question, [`Pool::acquire`], and the [`Lease`] that is its
-//! answer: a worker that serves the base model, with the adapter loaded and
-//! pinned there.
+//! answer: a worker that serves the base model, with the adapter loaded,
+//! proven and pinned there.
 //!
-//! The choice itself is a pure function ([`pick`]); residency loads what is
-//! missing; the lease gives back the worker's slot and the adapter's pin when
-//! it is dropped. The pool does not retry: the gateway asks again, without the
-//! workers that failed.
+//! The choice itself is a pure function ([`pick`]); [`residency`] loads what is
+//! missing and proves it ([`prover`]); [`placement`] keeps adapters where they
+//! are wanted; the lease gives back the worker's place and the adapter's pin
+//! when it is dropped. The pool does not retry: the gateway asks again, without
+//! the workers that failed.
 
+mod activity;
+mod breaker;
+mod demand;
+mod load;
 mod pick;
+mod placement;
+mod prefix;
+mod probe;
+mod prover;
+mod rank;
 mod residency;
+#[cfg(test)]
+mod simulation;
+mod worker;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::adapters::{Artifact, Catalogue};
 use crate::telemetry::Metrics;
-use crate::types::{AdapterKey, BaseName, GenerateRequest, GenerationId, ModelRoute, TenantId};
-use crate::worker::{Call, Driver, Status};
+use crate::types::{AdapterKey, BaseName, GenerateRequest, ModelRoute, TenantId};
 
-use pick::Candidate;
-use residency::{Pin, Residency};
+use demand::Demand;
+use pick::{Candidate, Picked, Presence, Reason};
+use prefix::{Before, Conversations};
 
+pub use breaker::Outcome;
 pub use residency::Config as ResidencyConfig;
+pub use worker::{Config as WorkerConfig, Lease, State as WorkerState, Worker};
 // What a lease's generation yields; the gateway knows workers through the pool alone.
 pub use crate::worker::{EventSource, Started, WorkerError};
 
@@ -33,22 +49,19 @@ pub struct Pool {
     /// Swapped whole when a worker is added or removed.
     workers: ArcSwap<Vec<Arc<Worker>>>,
     catalogue: Arc<Catalogue>,
+    metrics: Arc<Metrics>,
+    demand: Mutex<Demand>,
+    conversations: Conversations,
+    #[cfg(test)]
+    policy: simulation::Policy,
 }
 
-/// One worker as the pool sees it.
-pub struct Worker {
-    name: Arc<str>,
-    bases: Vec<BaseName>,
-    driver: Arc<dyn Driver>,
-    residency: Residency,
-    leases: AtomicU32,
-}
-
-/// A worker's slot and an adapter's pin, held until dropped.
-pub struct Lease {
-    worker: Arc<Worker>,
-    base: BaseName,
-    pin: Option<Pin>,
+/// What a worker is wanted for.
+#[derive(Clone, Copy)]
+pub struct Want<'a> {
+    pub tenant: &'a TenantId,
+    pub route: &'a ModelRoute,
+    pub request: &'a GenerateRequest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,20 +72,32 @@ pub enum PoolError {
     NoArtifact { key: AdapterKey },
     #[error("{worker}: {source}")]
     Worker { worker: Arc<str>, source: WorkerError },
+    /// Loading the adapter failed lately wherever it could be, and is not
+    /// tried again before `left` has passed.
+    #[error("{worker}, not tried again for {} s: {source}", left.as_secs_f32())]
+    BackingOff { worker: Arc<str>, source: WorkerError, left: Duration },
 }
 
 // === impl Pool ===
 
 impl Pool {
-    pub fn new(workers: Vec<Arc<Worker>>, catalogue: Arc<Catalogue>) -> Self {
-        Self { workers: ArcSwap::from_pointee(workers), catalogue }
+    pub fn new(workers: Vec<Arc<Worker>>, catalogue: Arc<Catalogue>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            workers: ArcSwap::from_pointee(workers),
+            catalogue,
+            metrics,
+            demand: Mutex::default(),
+            conversations: Conversations::default(),
+            #[cfg(test)]
+            policy: simulation::Policy::default(),
+        }
     }
 
     /// From now on the worker takes part in every choice, in the place of one
     /// of the same name.
     pub fn add(&self, worker: &Arc<Worker>) {
         self.workers.rcu(|workers| {
-            let others = workers.iter().filter(|other| other.name != worker.name).cloned();
+            let others = workers.iter().filter(|other| other.name() != worker.name()).cloned();
             others.chain([worker.clone()]).collect::<Vec<_>>()
         });
     }
@@ -81,26 +106,65 @@ impl Pool {
     /// until they end.
     pub fn remove(&self, name: &str) {
         self.workers
-            .rcu(|workers| workers.iter().filter(|worker| &*worker.name != name).cloned().collect::<Vec<_>>());
+            .rcu(|workers| workers.iter().filter(|worker| &**worker.name() != name).cloned().collect::<Vec<_>>());
     }
 
-    /// Takes a slot of the best worker that serves the route's base model and
+    /// Takes a place of the best worker that serves the route's base model and
     /// is not in `except`, and sees to it that the adapter is loaded there.
-    pub async fn acquire(&self, route: &ModelRoute, except: &[Arc<str>]) -> Result<Lease, PoolError> {
+    pub async fn acquire(&self, want: Want<'_>, except: &[Arc<str>]) -> Result<Lease, PoolError> {
+        let Want { tenant, route, request } = want;
         let artifact = match &route.adapter {
             None => None,
             Some(key) => Some(self.catalogue.get(key).ok_or_else(|| PoolError::NoArtifact { key: key.clone() })?),
         };
+        let prefixes = self.conversations.prefixes(tenant, route, request);
+        let before = self.conversations.before(&prefixes);
+        let (worker, reason) = self.choose(want, artifact.as_ref(), before.as_ref(), except)?;
+        self.metrics.picked(reason.as_str());
+        self.conversations.went(&prefixes, worker.name());
+        let lease = Worker::lease(&worker, &route.base, artifact.as_ref(), request).await;
+        lease.map_err(|source| PoolError::Worker { worker: worker.name().clone(), source })
+    }
+
+    fn choose(
+        &self,
+        want: Want<'_>,
+        artifact: Option<&Artifact>,
+        before: Option<&Before>,
+        except: &[Arc<str>],
+    ) -> Result<(Arc<Worker>, Reason), PoolError> {
+        let Want { tenant, route, request } = want;
+        let adapter = route.adapter.as_ref();
+        if let Some(artifact) = artifact {
+            let tokens = request.max_tokens.unwrap_or(load::USUAL_ANSWER).min(load::USUAL_ANSWER);
+            self.demand().asked(artifact, tokens.saturating_mul(request.choices), Instant::now());
+        }
+        let salt = adapter.map_or_else(|| tenant.to_string(), ToString::to_string);
         let workers = self.workers();
         let serving: Vec<&Arc<Worker>> = workers
             .iter()
-            .filter(|worker| worker.bases.contains(&route.base) && !except.contains(&worker.name))
-            .filter(|worker| route.adapter.as_ref().is_none_or(|key| worker.driver.accepts(key)))
+            .filter(|worker| worker.serves(&route.base) && !except.contains(worker.name()))
+            .filter(|worker| adapter.is_none_or(|key| worker.driver().accepts(key)))
             .collect();
-        let candidates: Vec<Candidate> =
-            serving.iter().map(|worker| worker.candidate(route.adapter.as_ref())).collect();
-        let picked = pick::pick(&candidates).ok_or_else(|| PoolError::NoWorker { base: route.base.clone() })?;
-        Worker::lease(serving[picked], &route.base, artifact.as_ref()).await
+        let (mut candidates, mut refused) = (Vec::with_capacity(serving.len()), None);
+        for worker in &serving {
+            let (candidate, refusal) = worker.candidate(&route.base, adapter, before, &salt);
+            candidates.push(candidate);
+            if let Some((source, left)) = refusal {
+                refused.get_or_insert(PoolError::BackingOff { worker: worker.name().clone(), source, left });
+            }
+        }
+        #[cfg(test)]
+        let picked = self.policy.pick(&candidates);
+        #[cfg(not(test))]
+        let picked = pick::pick(&candidates);
+        let nobody = || refused.unwrap_or_else(|| PoolError::NoWorker { base: route.base.clone() });
+        let Picked { worker: picked, copy_to } = picked.ok_or_else(nobody)?;
+        if let (Some(copy_to), Some(artifact)) = (copy_to, artifact) {
+            serving[copy_to].residency().prefetch(artifact);
+        }
+        let returns = before.is_some_and(|before| before.worker == *serving[picked].name());
+        Ok((serving[picked].clone(), reason(&candidates, picked, adapter.is_some(), returns)))
     }
 
     /// The workers there are at this moment.
@@ -108,32 +172,22 @@ impl Pool {
         self.workers.load_full()
     }
 
-    pub fn catalogue(&self) -> &Arc<Catalogue> {
-        &self.catalogue
+    pub fn worker(&self, name: &str) -> Option<Arc<Worker>> {
+        self.workers().iter().find(|worker| &**worker.name() == name).cloned()
     }
 
-    /// Unloads what leaves the catalogue, everywhere, as soon as nobody uses
-    /// it. Never returns.
-    pub async fn follow(&self) {
-        let mut changes = self.catalogue.subscribe();
-        let mut known = self.catalogue.keys();
-        while changes.changed().await.is_ok() {
-            let now = self.catalogue.keys();
-            for gone in known.difference(&now) {
-                self.workers().iter().for_each(|worker| worker.retire(gone));
-            }
-            known = now;
-        }
-        std::future::pending().await
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
     }
 
     /// Whether some worker can serve `base` now; the reason where none can.
     pub fn ready(&self, base: &BaseName) -> Result<(), String> {
         let mut reasons = Vec::new();
-        for worker in self.workers().iter().filter(|worker| worker.bases.contains(base)) {
-            match worker.driver.status().unhealthy {
-                None => return Ok(()),
-                Some(reason) => reasons.push(format!("{}: {reason}", worker.name)),
+        for worker in self.workers().iter().filter(|worker| worker.serves(base)) {
+            match (worker.state(), worker.status().unhealthy) {
+                (WorkerState::Healthy | WorkerState::Restoring, _) => return Ok(()),
+                (_, Some(reason)) => reasons.push(format!("{}: {reason}", worker.name())),
+                (state, None) => reasons.push(format!("{}: it is {}", worker.name(), state.as_str())),
             }
         }
         Err(if reasons.is_empty() { "no worker serves it".to_owned() } else { reasons.join("; ") })
@@ -141,124 +195,27 @@ impl Pool {
 
     /// Base models that the workers serve, each once.
     pub fn bases(&self) -> Vec<BaseName> {
-        let mut bases: Vec<BaseName> = self.workers().iter().flat_map(|worker| worker.bases.clone()).collect();
+        let mut bases: Vec<BaseName> =
+            self.workers().iter().flat_map(|worker| worker.bases().cloned().collect::<Vec<_>>()).collect();
         bases.sort();
         bases.dedup();
         bases
     }
-}
 
-// === impl Worker ===
-
-impl Worker {
-    /// Called inside a Tokio runtime: adapters are loaded and unloaded there.
-    pub fn new(
-        name: impl Into<Arc<str>>,
-        driver: Arc<dyn Driver>,
-        residency: ResidencyConfig,
-        catalogue: Arc<Catalogue>,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
-        let name: Arc<str> = name.into();
-        Arc::new(Self {
-            bases: driver.bases(),
-            residency: Residency::new(name.clone(), driver.clone(), residency, catalogue, metrics),
-            name,
-            driver,
-            leases: AtomicU32::new(0),
-        })
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn status(&self) -> Status {
-        self.driver.status()
-    }
-
-    /// Generations that run or wait at this worker for us.
-    pub fn leases(&self) -> u32 {
-        self.leases.load(Ordering::Acquire)
-    }
-
-    /// Adapters that are loaded.
-    pub fn adapters_resident(&self) -> usize {
-        self.residency.resident()
-    }
-
-    /// Adapters that running generations hold.
-    pub fn pins(&self) -> usize {
-        self.residency.pins()
-    }
-
-    /// Loads and unloads of adapters under way.
-    pub fn adapter_tasks(&self) -> usize {
-        self.residency.tasks()
-    }
-
-    /// Unloads an adapter as soon as nobody uses it.
-    pub fn retire(&self, adapter: &AdapterKey) {
-        self.residency.retire(adapter);
-    }
-
-    /// Whether the adapter is loaded here, or about to be.
-    pub fn holds(&self, adapter: &AdapterKey) -> bool {
-        self.residency.holds(adapter)
-    }
-
-    fn candidate(&self, adapter: Option<&AdapterKey>) -> Candidate {
-        let status = self.driver.status();
-        if let Some(held) = &status.held {
-            self.residency.reconcile(held);
-        }
-        Candidate {
-            healthy: status.unhealthy.is_none(),
-            resident: adapter.is_none_or(|key| self.residency.holds(key)),
-            leases: self.leases(),
-        }
-    }
-
-    async fn lease(worker: &Arc<Self>, base: &BaseName, artifact: Option<&Artifact>) -> Result<Lease, PoolError> {
-        // The slot is taken before the load, so that a burst sees its own weight.
-        worker.leases.fetch_add(1, Ordering::AcqRel);
-        let mut lease = Lease { worker: worker.clone(), base: base.clone(), pin: None };
-        if let Some(artifact) = artifact {
-            let pin = worker.residency.pin(artifact).await;
-            lease.pin = Some(pin.map_err(|source| PoolError::Worker { worker: worker.name.clone(), source })?);
-        }
-        Ok(lease)
+    fn demand(&self) -> MutexGuard<'_, Demand> {
+        self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Lease ===
-
-impl Lease {
-    pub fn worker(&self) -> &Arc<str> {
-        &self.worker.name
-    }
-
-    /// The worker has lost the adapter, against what was known of it: whoever
-    /// asks next has it loaded anew.
-    pub fn adapter_missing(&self) {
-        if let Some(pin) = &self.pin {
-            pin.forget();
-        }
-    }
-
-    pub async fn generate(
-        &self,
-        id: GenerationId,
-        tenant: TenantId,
-        request: Arc<GenerateRequest>,
-    ) -> Result<Started, WorkerError> {
-        let adapter = self.pin.as_ref().map(|pin| pin.key().clone());
-        self.worker.driver.generate(Call { id, tenant, base: self.base.clone(), adapter, request }).await
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.worker.leases.fetch_sub(1, Ordering::AcqRel);
+/// Why this one of the candidates was picked.
+fn reason(candidates: &[Candidate], picked: usize, adapter: bool, returns: bool) -> Reason {
+    let having = |it: &Candidate| matches!(it.presence, Presence::Resident | Presence::Loading);
+    match candidates[picked].presence {
+        Presence::Resident if returns => Reason::Affinity,
+        Presence::Resident if !adapter => Reason::Base,
+        Presence::Resident => Reason::Resident,
+        Presence::Loading => Reason::Loading,
+        Presence::Absent if candidates.iter().any(having) => Reason::Spread,
+        Presence::Absent => Reason::Load,
     }
 }

@@ -42,6 +42,12 @@ pub struct Metrics {
     adapter_loads: Family<OutcomeLabels, Counter>,
     adapter_load: Histogram,
     adapter_evictions: Counter,
+    adapter_probes: Family<OutcomeLabels, Counter>,
+    adapters_quarantined: Family<WorkerLabels, Gauge>,
+    leases: Family<WorkerLabels, Gauge>,
+    picks: Family<ReasonLabels, Counter>,
+    retries: Family<OutcomeLabels, Counter>,
+    queue_depth: Family<BaseLabels, Gauge>,
     adapter_publishes: Family<OutcomeLabels, Counter>,
     adapters: Family<StateLabels, Gauge>,
     catalogue_up: Gauge,
@@ -52,11 +58,36 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerReading {
     pub worker: String,
-    pub healthy: bool,
     pub batch_rows: u64,
     pub waiting: u64,
     pub kv_tokens: u64,
+    /// Requests of this gateway.
+    pub leases: u64,
     pub adapters_resident: u64,
+    pub adapters_quarantined: u64,
+}
+
+/// Published revisions by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AdapterReading {
+    pub published: u64,
+    pub fetching: u64,
+    pub resident: u64,
+    pub idle: u64,
+    pub failed: u64,
+    pub draining: u64,
+    pub retired: u64,
+}
+
+/// What is read at the time of a scrape.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readings {
+    pub workers: Vec<WorkerReading>,
+    /// Workers by state.
+    pub states: Vec<(&'static str, u64)>,
+    /// Requests that wait for a place, by base model.
+    pub queues: Vec<(String, u64)>,
+    pub adapters: AdapterReading,
 }
 
 /// Counts a stream as in flight until dropped.
@@ -97,6 +128,16 @@ struct LimitLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WorkerLabels {
     worker: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BaseLabels {
+    base: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -143,6 +184,12 @@ impl Default for Metrics {
             adapter_loads: Family::default(),
             adapter_load: Buckets(&LOAD_SECONDS).new_metric(),
             adapter_evictions: Counter::default(),
+            adapter_probes: Family::default(),
+            adapters_quarantined: Family::default(),
+            leases: Family::default(),
+            picks: Family::default(),
+            retries: Family::default(),
+            queue_depth: Family::default(),
             adapter_publishes: Family::default(),
             adapters: Family::default(),
             catalogue_up: Gauge::default(),
@@ -178,6 +225,20 @@ impl Default for Metrics {
             metrics.adapter_load.clone(),
         );
         registry.register("adapter_evictions", "Adapters unloaded to make room", metrics.adapter_evictions.clone());
+        registry.register(
+            "adapter_probes",
+            "Loaded adapters by what their answer to their probe proved",
+            metrics.adapter_probes.clone(),
+        );
+        registry.register(
+            "adapters_quarantined",
+            "Adapters that a worker is not asked for since it answered as another",
+            metrics.adapters_quarantined.clone(),
+        );
+        registry.register("worker_leases", "Requests that a worker has of this gateway", metrics.leases.clone());
+        registry.register("picks", "Choices of a worker by what decided", metrics.picks.clone());
+        registry.register("retries", "Requests tried again before their first event", metrics.retries.clone());
+        registry.register("queue_depth", "Requests that wait for a place at a worker", metrics.queue_depth.clone());
         registry.register(
             "adapter_publishes",
             "Publishes of adapters by how they ended",
@@ -243,32 +304,72 @@ impl Metrics {
         self.adapter_publishes.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
-    pub fn adapters(&self, published: usize, retired: usize) {
-        for (state, count) in [("published", published), ("retired", retired)] {
-            self.adapters.get_or_create(&StateLabels { state }).set(count as i64);
-        }
-    }
-
     pub fn catalogue_up(&self, up: bool) {
         self.catalogue_up.set(i64::from(up));
+    }
+
+    /// How proving a loaded adapter ended: `match`, `mismatch`, `recorded`,
+    /// `indistinct` (it answers like its base), `unproven` (nothing to compare with yet).
+    pub fn adapter_probed(&self, outcome: &'static str) {
+        self.adapter_probes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Why a request's worker was picked.
+    pub fn picked(&self, reason: &'static str) {
+        self.picks.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A request would be tried again: whether it was.
+    pub fn retried(&self, outcome: &'static str) {
+        self.retries.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     pub fn adapter_evicted(&self) {
         self.adapter_evictions.inc();
     }
 
-    /// The text of all metrics, with the workers' gauges as `workers` tells them.
-    pub fn render(&self, workers: &[WorkerReading]) -> Result<String, fmt::Error> {
-        let healthy = workers.iter().filter(|worker| worker.healthy).count();
-        for (state, count) in [("healthy", healthy), ("unhealthy", workers.len() - healthy)] {
-            self.workers.get_or_create(&StateLabels { state }).set(count as i64);
+    /// The text of all metrics, with the gauges as `readings` tells them.
+    pub fn render(&self, readings: &Readings) -> Result<String, fmt::Error> {
+        for (state, count) in &readings.states {
+            self.workers.get_or_create(&StateLabels { state }).set(*count as i64);
         }
-        for reading in workers {
+        // A worker that has left has no series any more.
+        for gauge in [
+            &self.batch_rows,
+            &self.waiting,
+            &self.kv_tokens,
+            &self.leases,
+            &self.adapters_resident,
+            &self.adapters_quarantined,
+        ] {
+            gauge.clear();
+        }
+        for reading in &readings.workers {
             let labels = WorkerLabels { worker: reading.worker.clone() };
-            self.batch_rows.get_or_create(&labels).set(reading.batch_rows as i64);
-            self.waiting.get_or_create(&labels).set(reading.waiting as i64);
-            self.kv_tokens.get_or_create(&labels).set(reading.kv_tokens as i64);
-            self.adapters_resident.get_or_create(&labels).set(reading.adapters_resident as i64);
+            let set = |gauge: &Family<WorkerLabels, Gauge>, value: u64| {
+                gauge.get_or_create(&labels).set(value as i64);
+            };
+            set(&self.batch_rows, reading.batch_rows);
+            set(&self.waiting, reading.waiting);
+            set(&self.kv_tokens, reading.kv_tokens);
+            set(&self.leases, reading.leases);
+            set(&self.adapters_resident, reading.adapters_resident);
+            set(&self.adapters_quarantined, reading.adapters_quarantined);
+        }
+        for (base, queued) in &readings.queues {
+            self.queue_depth.get_or_create(&BaseLabels { base: base.clone() }).set(*queued as i64);
+        }
+        let AdapterReading { published, fetching, resident, idle, failed, draining, retired } = readings.adapters;
+        for (state, count) in [
+            ("published", published),
+            ("fetching", fetching),
+            ("resident", resident),
+            ("idle", idle),
+            ("failed", failed),
+            ("draining", draining),
+            ("retired", retired),
+        ] {
+            self.adapters.get_or_create(&StateLabels { state }).set(count as i64);
         }
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;

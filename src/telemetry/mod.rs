@@ -4,4 +4,4 @@ mod log;
 mod metrics;
 
 pub use log::{Config as LogConfig, Format as LogFormat, init as init_log};
-pub use metrics::{CONTENT_TYPE, Metrics, StreamGauge, WorkerReading};
+pub use metrics::{AdapterReading, CONTENT_TYPE, Metrics, Readings, StreamGauge, WorkerReading};

@@ -6,6 +6,7 @@
 //! only while it is polled or buffered in bounds, and dropping that stream ends the
 //! work at the worker.
 
+pub mod discovery;
 mod embedded;
 pub mod grpc;
 pub mod http;
@@ -28,7 +29,7 @@ pub use http::{
     FixedAdapter, LlamaCpp, LlamaCppConfig, OpenAi, OpenAiConfig, RemoteConfig, UrlError, Vllm, VllmConfig,
 };
 
-pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, Memory, ServedBase};
+pub use embedded::{Config as EmbeddedConfig, Embedded, EmbeddedError, LoadedBase, Memory, ServedBase};
 
 /// The events of one generation, in [`Event`]'s order. After an `Err`, nothing.
 pub type EventSource = Pin<Box<dyn Stream<Item = Result<Event, WorkerError>> + Send>>;
@@ -65,6 +66,25 @@ pub trait Driver: Send + Sync + 'static {
     fn unload_adapter(&self, key: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>>;
 
     fn status(&self) -> Status;
+
+    /// Whether the engine may give a running request another adapter while one
+    /// is loaded (vllm-project/vllm#47724): the pool then loads only while
+    /// nothing runs there, or stays within its slots.
+    fn loads_only_when_idle(&self) -> bool {
+        false
+    }
+
+    /// Whether a row's answer does not depend on what else runs: what an
+    /// adapter answers there under load is the artifact's own answer.
+    fn batch_invariant(&self) -> bool {
+        false
+    }
+
+    /// Whether the engine keeps what it computed of a prompt for the next one
+    /// that begins alike.
+    fn caches_prefixes(&self) -> bool {
+        false
+    }
 }
 
 /// What a driver needs to run one generation.
@@ -93,7 +113,7 @@ pub struct LoadedAdapter {
 }
 
 /// How a worker is doing now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Status {
     /// Why the worker can serve nothing; `None` when it can.
     pub unhealthy: Option<String>,
@@ -103,6 +123,9 @@ pub struct Status {
     pub waiting: u64,
     /// Positions of the key-value cache that are in use.
     pub kv_tokens: u64,
+    /// The share of the key-value cache that is in use, 0 to 1, where the
+    /// worker tells that and no positions.
+    pub kv_used: Option<f32>,
     /// It takes nothing new and finishes what it runs.
     pub draining: bool,
     /// Sequences that it runs at one time, where it says so; more wait.
@@ -141,13 +164,16 @@ pub enum WorkerError {
     /// The worker took the request and failed.
     #[error("the worker failed: {0}")]
     Failed(String),
-    /// The artifact is wrong: no worker would take it.
+    /// The artifact is wrong, or more than this worker takes.
     #[error("the adapter is invalid: {0}")]
     AdapterInvalid(String),
     /// The worker no longer has an adapter that it had loaded; loading it
     /// again helps.
     #[error("the worker does not have the adapter: {0}")]
     AdapterMissing(String),
+    /// The worker answers with another adapter than it was given.
+    #[error("the worker answers with another adapter: {0}")]
+    AdapterMismatch(String),
     /// The adapter could not be loaded just now.
     #[error("the adapter could not be loaded: {0}")]
     AdapterUnavailable(String),
@@ -162,9 +188,11 @@ impl WorkerError {
             Self::Busy
             | Self::Unavailable(_)
             | Self::Failed(_)
+            | Self::AdapterInvalid(_)
             | Self::AdapterMissing(_)
+            | Self::AdapterMismatch(_)
             | Self::AdapterUnavailable(_) => true,
-            Self::Refused(_) | Self::AdapterInvalid(_) => false,
+            Self::Refused(_) => false,
         }
     }
 }

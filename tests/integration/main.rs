@@ -1,17 +1,21 @@
 //! Everything that runs the product as its users do, in one binary.
 
+mod bases;
 mod catalogue;
+mod chaos;
 mod cli;
 mod clients;
 #[path = "../conformance/mod.rs"]
 mod conformance;
 mod disconnect;
+mod discovery;
 mod drivers;
 mod engine;
 mod grpc;
 mod http;
 mod layout;
 mod model_files;
+mod proof;
 mod refused_adapters;
 mod shutdown;
 mod slow_readers;

@@ -1,3 +1,4 @@
+mod discovery;
 mod environment;
 mod examples;
 mod problems;

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::error;
 
-use super::admin::Admin;
+use super::admin::{Admin, Uploads};
 use super::generate::json;
 use super::{error, fallback};
 use crate::gateway::Gateway;
@@ -41,7 +41,7 @@ struct Ready {
 }
 
 pub fn ops_router(gateway: Coming, admin: Admin, readiness: Readiness) -> Router {
-    let admin = admin.router(gateway.clone());
+    let admin = admin.router(gateway.clone(), Uploads::default());
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok"))

@@ -127,6 +127,15 @@ impl Matrix {
         self.inputs
     }
 
+    /// Memory that weights of these dimensions take once they are packed.
+    pub fn packed_bytes(outputs: usize, inputs: usize, precision: Precision) -> usize {
+        let step = match precision {
+            Precision::Exact => inputs * size_of::<FloatStep>(),
+            Precision::Fast => inputs / BLOCK * size_of::<PanelBlock>(),
+        };
+        outputs.div_ceil(PANEL) * step
+    }
+
     /// Memory the packed weights take.
     pub fn bytes(&self) -> usize {
         match &self.panels {

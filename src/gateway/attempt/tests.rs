@@ -12,7 +12,7 @@ use super::*;
 use crate::adapters::{Artifact, Catalogue};
 use crate::auth::Keyring;
 use crate::gateway::{self, Gateway, Generation, Held, Live};
-use crate::pool::{ResidencyConfig, Worker};
+use crate::pool::{self, ResidencyConfig, Worker};
 use crate::telemetry::Metrics;
 use crate::types::{
     AdapterKey, BaseName, Delta, ErrorKind, FinishReason, Input, Prompt, Route, Sampling, Tenant, TenantId,
@@ -24,6 +24,7 @@ use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Status};
 #[derive(Clone)]
 struct Script {
     load: Result<(), WorkerError>,
+    load_takes: Duration,
     start: Result<(), WorkerError>,
     events: Vec<Result<Event, WorkerError>>,
 }
@@ -53,7 +54,7 @@ fn answers() -> Script {
 }
 
 fn streams(events: Vec<Result<Event, WorkerError>>) -> Script {
-    Script { load: Ok(()), start: Ok(()), events }
+    Script { load: Ok(()), load_takes: Duration::ZERO, start: Ok(()), events }
 }
 
 fn refuses(error: WorkerError) -> Script {
@@ -89,7 +90,13 @@ impl Driver for Scripted {
     }
 
     fn load_adapter(&self, _: AdapterLoad) -> BoxFuture<'_, Result<LoadedAdapter, WorkerError>> {
-        async { self.script.load.clone().map(|()| LoadedAdapter { bytes: 1 }) }.boxed()
+        async {
+            if !self.script.load_takes.is_zero() {
+                tokio::time::sleep(self.script.load_takes).await;
+            }
+            self.script.load.clone().map(|()| LoadedAdapter { bytes: 1 })
+        }
+        .boxed()
     }
 
     fn unload_adapter(&self, _: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>> {
@@ -118,22 +125,28 @@ impl Harness {
         let key = AdapterKey { tenant: TenantId::new("acme"), name: "tone".into(), revision: 1, digest: "0".into() };
         let artifact = Artifact { key: key.clone(), base: base.clone() };
         let catalogue = Catalogue::fixed(vec![(artifact, "unused".into())]);
+        // Nothing tells it from its base: no probe is asked.
+        catalogue.record_probe(&base, "0", None).now_or_never().expect("nothing to wait for");
         let route = ModelRoute { base: base.clone(), adapter: Some(key) };
         let tenant = Arc::new(Tenant {
             id: TenantId::new("acme"),
             limits: TenantLimits { concurrent_generations: 1 },
             models: [("assistant".into(), route)].into(),
         });
-        let pooled = ["first", "second"].into_iter().zip(&workers).map(|(name, worker)| {
+        // In the order in which the pool tries idle ones for this adapter.
+        let pooled = ["a", "b"].into_iter().zip(&workers).map(|(name, worker)| {
             Worker::new(
                 name,
                 worker.clone(),
-                ResidencyConfig { adapter_bytes: 1 << 20 },
+                pool::WorkerConfig {
+                    residency: ResidencyConfig { adapter_bytes: 1 << 20, adapter_slots: None },
+                    slots: None,
+                },
                 catalogue.clone(),
                 metrics.clone(),
             )
         });
-        let pool = Pool::new(pooled.collect(), catalogue.clone());
+        let pool = Pool::new(pooled.collect(), catalogue.clone(), metrics.clone());
         let config = gateway::Config { request_timeout: Duration::from_secs(300), attempts };
         let live = Live::new(Keyring::default(), vec![base]);
         let gateway = Gateway::new(config, live, pool, metrics, CancellationToken::new());
@@ -255,4 +268,76 @@ async fn a_worker_that_fails_after_its_first_event_is_not_replaced() {
     assert_eq!(stream.next().await, None);
     assert_eq!(harness.calls(), [1, 0]);
     harness.assert_outcome("upstream");
+}
+
+/// lessons 11: the client leaves, in whatever phase.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_its_adapter_loads_holds_nothing_and_reaches_no_worker() {
+    let never = Script { load_takes: Duration::from_secs(60), ..answers() };
+    let harness = Harness::new(2, [never.clone(), never]);
+    let left = tokio::time::timeout(Duration::from_secs(1), harness.generate()).await;
+    assert!(left.is_err(), "the load takes longer");
+    let held = harness.gateway.held();
+    assert_eq!((held.permits, held.leases, held.pins, held.sequences), (0, 0, 0, 0));
+    assert_eq!(held.tasks, 1, "the load goes on, for whoever asks next");
+    harness.assert_outcome("client_gone");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(harness.calls(), [0, 0]);
+    harness.assert_nothing_held();
+    drop(tokio::time::timeout(Duration::from_secs(1), harness.generate()).await.expect("it is there now"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_generations_fail_is_left_alone_and_tried_again_later() {
+    let harness = Harness::new(2, [streams(vec![Err(failed())]), answers()]);
+    for _ in 0..3 {
+        drop(harness.generate().await.expect("the other answers"));
+    }
+    let [first, second] = harness.calls();
+    assert_eq!((first, second), (3, 3), "its breaker is open now");
+    drop(harness.generate().await.expect("the other answers"));
+    assert_eq!(harness.calls(), [3, 4]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(harness.generate().await.expect("the other answers"));
+    assert_eq!(harness.calls(), [4, 5], "one trial");
+}
+
+#[tokio::test]
+async fn a_failure_after_the_first_event_counts_as_one() {
+    let harness = Harness::new(1, [streams(vec![Ok(delta()), Err(failed())]), answers()]);
+    for _ in 0..3 {
+        let events: Vec<_> = harness.generate().await.expect("it begins").stream.collect().await;
+        assert!(events.last().is_some_and(Result::is_err));
+    }
+    drop(harness.generate().await.expect("the other answers"));
+    assert_eq!(harness.calls(), [3, 1]);
+}
+
+#[tokio::test]
+async fn a_drained_worker_gets_nothing_new_and_finishes_what_it_runs() {
+    let harness = Harness::new(1, [answers(), answers()]);
+    let stream = harness.generate().await.expect("it begins").stream;
+    assert_eq!(harness.calls(), [1, 0]);
+    let card = harness.gateway.drain_worker("a").expect("it is there");
+    assert_eq!((card.state.as_str(), card.leases), ("draining", 1));
+    let rest: Vec<_> = stream.collect().await;
+    assert!(rest.len() == 3 && rest.iter().all(Result::is_ok));
+    for _ in 0..3 {
+        drop(harness.generate().await.expect("the other answers"));
+    }
+    assert_eq!(harness.calls(), [1, 3]);
+    assert_eq!(harness.gateway.drain_worker("c"), None);
+    harness.gateway.undrain_worker("a").expect("it is there");
+    drop(harness.generate().await.expect("it is back"));
+    assert_eq!(harness.calls(), [2, 3]);
+}
+
+#[tokio::test]
+async fn retries_come_to_an_end_where_all_workers_fail() {
+    let harness = Harness::new(2, [refuses(WorkerError::Busy), refuses(WorkerError::Busy)]);
+    for _ in 0..40 {
+        assert_eq!(harness.fails().await, ErrorKind::QueueFull);
+    }
+    let made: u64 = harness.calls().iter().sum::<u64>() - 40;
+    assert!((15..=20).contains(&made), "{made} retries to 40 requests");
 }

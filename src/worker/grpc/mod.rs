@@ -2,10 +2,15 @@
 //!
 //! All generations share one HTTP/2 connection. Dropping a generation's stream
 //! resets it, which the worker sees at once; a worker that has died or stands
-//! still is found by the connection's keep-alive.
+//! still is found by the connection's keep-alive. A client that does not read
+//! fills the window of its own stream, and the connection has room for many such.
+//! Uploads, and asking the worker how it is, have connections of their own:
+//! neither waits for a generation's stream or window.
 
 pub mod convert;
 pub mod pb;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -37,6 +42,8 @@ pub struct Config {
     /// What the worker was configured to ask for.
     pub key: Option<Secret>,
     pub connect_timeout: Duration,
+    /// The longest wait for an answer's first event, in the worker's queue too.
+    pub first_byte_timeout: Duration,
     /// The longest silence within an answer that has begun.
     pub stall_timeout: Duration,
     pub load_timeout: Duration,
@@ -60,16 +67,31 @@ const MISSED_POLLS: u32 = 2;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Larger than any prompt that an edge lets in.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// What a generation may have sent and its client not read: some thousand tokens.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// A bound, not memory that is held: so many streams may stand still and the
+/// others go on.
+const CONNECTION_WINDOW: u32 = 1024 * STREAM_WINDOW;
 
 type Client = WorkerClient<InterceptedService<Channel, Credentials>>;
 
 pub struct Grpc {
     bases: Vec<BaseName>,
-    client: Client,
+    generations: Client,
+    uploads: Client,
+    control: Client,
+    first_byte_timeout: Duration,
     stall_timeout: Duration,
     load_timeout: Duration,
     status: Arc<RwLock<Status>>,
     _poller: AbortOnDropHandle<()>,
+}
+
+/// An answer that is being read.
+struct Reading {
+    events: Streaming<pb::GenerateEvent>,
+    /// When the first event has to be there; `None` once it is.
+    begins_by: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -81,22 +103,24 @@ impl Grpc {
     /// Connects when first needed: the worker may come up later. Called
     /// inside a Tokio runtime, where the worker is then asked how it is.
     pub fn start(config: Config) -> Result<Self, GrpcError> {
-        let endpoint = Endpoint::from_shared(config.url.clone())
-            .map_err(|source| GrpcError::Url { url: config.url.clone(), source })?
-            .connect_timeout(config.connect_timeout)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true);
-        let client = WorkerClient::with_interceptor(endpoint.connect_lazy(), Credentials::new(config.key.as_ref())?)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let endpoint = endpoint(&config)?;
+        let credentials = Credentials::new(config.key.as_ref())?;
+        // Each connects by itself.
+        let client = || {
+            WorkerClient::with_interceptor(endpoint.connect_lazy(), credentials.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+        let control = client();
         let unasked = Status { unhealthy: Some("it has not answered yet".to_owned()), ..Status::default() };
         let status = Arc::new(RwLock::new(unasked));
-        let poller = tokio::spawn(poll(client.clone(), config.clone(), status.clone()));
+        let poller = tokio::spawn(poll(control.clone(), config.clone(), status.clone()));
         Ok(Self {
             bases: config.bases,
-            client,
+            generations: client(),
+            uploads: client(),
+            control,
+            first_byte_timeout: config.first_byte_timeout,
             stall_timeout: config.stall_timeout,
             load_timeout: config.load_timeout,
             status,
@@ -105,21 +129,50 @@ impl Grpc {
     }
 
     async fn start_generation(&self, call: Call) -> Result<Started, WorkerError> {
-        let mut client = self.client.clone();
-        let answer = client.generate(call_to_pb(&call)).await.map_err(|status| lost(&status))?;
-        let mut events = answer.into_inner();
-        let first = events.message().await.map_err(|status| lost(&status))?;
+        let mut client = self.generations.clone();
+        let begins_by = Instant::now() + self.first_byte_timeout;
+        let starting = async {
+            let mut events = client.generate(call_to_pb(&call)).await?.into_inner();
+            let first = events.message().await?;
+            Ok::<_, tonic::Status>((first, events))
+        };
+        let started = tokio::time::timeout_at(begins_by, starting).await;
+        let started = started.map_err(|_| silent(self.first_byte_timeout))?;
+        let (first, events) = started.map_err(|status| lost(&status))?;
         match first.and_then(|event| event.event) {
             Some(Told::Started(started)) => {
-                Ok(Started { prompt_tokens: started.prompt_tokens, events: rest(events, self.stall_timeout) })
+                Ok(Started { prompt_tokens: started.prompt_tokens, events: self.rest(events, begins_by) })
             }
             Some(Told::Error(error)) => Err(error_from_pb(error)),
             _ => Err(WorkerError::Failed("its answer did not begin with `started`".to_owned())),
         }
     }
 
+    /// What follows `started`, which says that the worker has taken the call
+    /// and not that it has a place in the batch. Ends with the usage or with an
+    /// error.
+    fn rest(&self, events: Streaming<pb::GenerateEvent>, begins_by: Instant) -> EventSource {
+        let (first, stall) = (self.first_byte_timeout, self.stall_timeout);
+        let next = move |reading: Option<Reading>| async move {
+            let Reading { mut events, begins_by } = reading?;
+            let (until, patience) = match begins_by {
+                Some(begins_by) => (begins_by, first),
+                None => (Instant::now() + stall, stall),
+            };
+            let event = match tokio::time::timeout_at(until, events.message()).await {
+                Ok(Ok(Some(pb::GenerateEvent { event: Some(event) }))) => event_from_pb(event),
+                Ok(Ok(_)) => Err(WorkerError::Failed("its answer ended early".to_owned())),
+                Ok(Err(status)) => Err(WorkerError::Failed(told(&status))),
+                Err(_) => Err(silent(patience)),
+            };
+            let over = matches!(event, Err(_) | Ok(crate::types::Event::Usage(_)));
+            Some((event, (!over).then_some(Reading { events, begins_by: None })))
+        };
+        stream::unfold(Some(Reading { events, begins_by: Some(begins_by) }), next).boxed()
+    }
+
     async fn load(&self, load: AdapterLoad) -> Result<LoadedAdapter, WorkerError> {
-        let mut client = self.client.clone();
+        let mut client = self.uploads.clone();
         let (pieces, reader) = upload::pieces(&load);
         let answer = client.load_adapter(pieces).await;
         // What was not read was not sent, and the worker can only have called it incomplete.
@@ -153,7 +206,7 @@ impl Driver for Grpc {
 
     fn unload_adapter(&self, key: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>> {
         async move {
-            let mut client = self.client.clone();
+            let mut client = self.control.clone();
             let request = pb::UnloadAdapterRequest { key: Some(key_to_pb(&key)) };
             let late = |_| Err(WorkerError::Unavailable("unloading took too long".to_owned()));
             let unload = async { client.unload_adapter(request).await.map(drop).map_err(|status| lost(&status)) };
@@ -165,22 +218,28 @@ impl Driver for Grpc {
     fn status(&self) -> Status {
         self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// The engine there is ours.
+    fn batch_invariant(&self) -> bool {
+        true
+    }
 }
 
-/// What follows `started`. Ends with the usage or with an error.
-fn rest(events: Streaming<pb::GenerateEvent>, stall_timeout: Duration) -> EventSource {
-    let next = move |events: Option<Streaming<pb::GenerateEvent>>| async move {
-        let mut events = events?;
-        let event = match tokio::time::timeout(stall_timeout, events.message()).await {
-            Ok(Ok(Some(pb::GenerateEvent { event: Some(event) }))) => event_from_pb(event),
-            Ok(Ok(_)) => Err(WorkerError::Failed("its answer ended early".to_owned())),
-            Ok(Err(status)) => Err(WorkerError::Failed(told(&status))),
-            Err(_) => Err(WorkerError::Failed(format!("it was silent for {} seconds", stall_timeout.as_secs_f64()))),
-        };
-        let over = matches!(event, Err(_) | Ok(crate::types::Event::Usage(_)));
-        Some((event, (!over).then_some(events)))
-    };
-    stream::unfold(Some(events), next).boxed()
+fn endpoint(config: &Config) -> Result<Endpoint, GrpcError> {
+    let endpoint = Endpoint::from_shared(config.url.clone())
+        .map_err(|source| GrpcError::Url { url: config.url.clone(), source })?;
+    Ok(endpoint
+        .connect_timeout(config.connect_timeout)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true))
+}
+
+fn silent(time: Duration) -> WorkerError {
+    WorkerError::Failed(format!("it was silent for {} seconds", time.as_secs_f64()))
 }
 
 /// A call that got no answer of the worker's own. It may have been taken or
@@ -248,6 +307,7 @@ async fn look(mut client: Client, bases: &[BaseName]) -> Result<Status, Lost> {
         batch_rows: answer.batch_rows,
         waiting: answer.waiting,
         kv_tokens: answer.kv_tokens,
+        kv_used: None,
         draining: answer.draining,
         slots: Some(answer.slots).filter(|slots| *slots > 0),
         cold: answer.cold.into_iter().map(BaseName::new).collect(),

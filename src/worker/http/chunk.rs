@@ -16,8 +16,9 @@ const DELTA: [&str; 2] = ["role", "content"];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ModelCheck {
     Equal(String),
-    /// A name, or a dated form of it.
-    StartsWith(String),
+    /// A name, or a dated form of it: `gpt-x-2025-01-31` of `gpt-x`, which
+    /// `gpt-x-mini` is not.
+    Dated(String),
 }
 
 /// Reads one answer.
@@ -49,7 +50,7 @@ impl ModelCheck {
     fn check(&self, model: Option<&str>) -> Result<(), WorkerError> {
         let (asked, right) = match (self, model) {
             (Self::Equal(asked), model) => (asked, model == Some(asked)),
-            (Self::StartsWith(asked), model) => (asked, model.is_none_or(|model| model.starts_with(asked.as_str()))),
+            (Self::Dated(asked), model) => (asked, model.is_none_or(|model| is_dated(model, asked))),
         };
         if right {
             return Ok(());
@@ -57,6 +58,11 @@ impl ModelCheck {
         let model = model.unwrap_or("none");
         Err(WorkerError::Failed(format!("it answered with the model `{}`, not `{asked}`", shortened(model))))
     }
+}
+
+fn is_dated(model: &str, asked: &str) -> bool {
+    let Some(rest) = model.strip_prefix(asked) else { return false };
+    rest.is_empty() || rest.strip_prefix('-').is_some_and(|date| date.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 // === impl Reader ===

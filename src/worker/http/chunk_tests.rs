@@ -116,18 +116,34 @@ fn a_usage_of_one_choice_is_not_taken_for_that_of_two() {
     assert_eq!(read(&mut reader, &chunks).expect("read").last(), Some(&usage(5, 2, 0)));
 }
 
+/// lessons 14: streams without a usage chunk bill zero; explicit zeros are taken
+/// for missing.
 #[test]
 fn streams_without_a_usage_bill_what_was_counted_and_zeros_are_zeros() {
     let request = request(true, 1, 1);
     let whole = |end: &[Value]| {
         let mut reader = reader(&request, false);
-        let piece = json!({"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"});
-        let chunks: Vec<Value> = [chunk(piece, Value::Null)].iter().chain(end).cloned().collect();
+        let piece = |reason: Value| json!({"index": 0, "delta": {"content": "a"}, "finish_reason": reason});
+        let pieces = [chunk(piece(Value::Null), Value::Null), chunk(piece(json!("stop")), Value::Null)];
+        let chunks: Vec<Value> = pieces.iter().chain(end).cloned().collect();
         read(&mut reader, &chunks).expect("read").pop()
     };
-    assert_eq!(whole(&[json!("[DONE]")]), Some(usage(0, 1, 0)));
+    assert_eq!(whole(&[json!("[DONE]")]), Some(usage(0, 2, 0)), "counted by its deltas");
     let zero = json!({"model": "m", "choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}});
-    assert_eq!(whole(&[zero, json!("[DONE]")]), Some(usage(0, 0, 0)));
+    assert_eq!(whole(&[zero, json!("[DONE]")]), Some(usage(0, 0, 0)), "that was said");
+    let nothing = json!({"model": "m", "choices": [], "usage": null});
+    assert_eq!(whole(&[nothing, json!("[DONE]")]), Some(usage(0, 2, 0)), "that was not");
+}
+
+/// lessons 14: usage on other terminal events is lost.
+#[test]
+fn a_usage_on_the_chunk_that_finishes_counts() {
+    let request = request(true, 1, 1);
+    let said = json!({"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}});
+    let piece = |reason: Value| json!({"index": 0, "delta": {"content": "a"}, "finish_reason": reason});
+    let chunks = [chunk(piece(Value::Null), Value::Null), chunk(piece(json!("stop")), said), json!("[DONE]")];
+    let events = read(&mut reader(&request, false), &chunks).expect("read");
+    assert_eq!(events.last(), Some(&usage(7, 3, 2)));
 }
 
 #[test]
@@ -180,4 +196,11 @@ fn what_is_no_answer_to_the_question_fails() {
     let other = json!({"index": 1, "delta": {"content": "a"}});
     assert_eq!(fails(&[chunk(other, Value::Null)]), "it told more of choice 1 than there is");
     assert_eq!(fails(&[json!("{")]), "a chunk of its answer is not a JSON object");
+}
+
+#[test]
+fn a_dated_model_is_the_one_that_was_asked_for_and_a_sibling_is_not() {
+    let check = |model: Option<&str>| ModelCheck::Dated("gpt-x".to_owned()).check(model).is_ok();
+    assert!(check(Some("gpt-x")) && check(Some("gpt-x-2025-01-31")) && check(None));
+    assert!(!check(Some("gpt-x-mini")) && !check(Some("gpt-x5")) && !check(Some("gpt")) && !check(Some("gpt-x-")));
 }

@@ -212,6 +212,10 @@ impl Driver for LlamaCpp {
     fn status(&self) -> Status {
         self.watch.status()
     }
+
+    fn caches_prefixes(&self) -> bool {
+        true
+    }
 }
 
 async fn look(client: &Arc<Client>, server: &Mutex<Server>, wanted: &[FixedAdapter]) -> Result<Status, Lost> {

@@ -10,7 +10,7 @@ use super::RemoteConfig;
 use super::chunk::ModelCheck;
 use super::client::{Client, UrlError};
 use super::request::{Dialect, Explicit, Media};
-use super::upstream::{self, Answer, Generation};
+use super::upstream::{self, Fault, Generation};
 use crate::types::{AdapterKey, BaseName};
 use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
 
@@ -39,6 +39,8 @@ const DIALECT: Dialect = Dialect {
         ("store", "keeps a tenant's text under our account"),
         ("background", "goes on when nobody waits"),
         ("user", "is the account's own"),
+        ("service_tier", "is paid for by the account"),
+        ("prompt_cache_key", "chooses whose cached prompts are used"),
     ],
     media: Media::Fetched,
 };
@@ -60,15 +62,21 @@ impl OpenAi {
         if let Some(key) = &call.adapter {
             return Err(WorkerError::AdapterUnavailable(format!("this endpoint has no adapters, and not {key}")));
         }
-        let check = ModelCheck::StartsWith(model.to_owned());
+        let check = ModelCheck::Dated(model.to_owned());
         let generation = Generation { request: &call.request, model, check, prefix: "", ours: Vec::new() };
         let started = upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, unavailable).await;
-        let lost = match &started {
-            Err(WorkerError::Unavailable(why)) => Some((Instant::now(), why.clone())),
-            _ => None,
-        };
+        match &started {
+            Ok(_) => self.reachable(None),
+            Err(Fault::Unreachable(why)) => self.reachable(Some(why.as_str())),
+            // What is wrong with one request, or one model, is no reason to keep others away.
+            Err(Fault::Worker(_)) => {}
+        }
+        Ok(started?.into_started())
+    }
+
+    fn reachable(&self, why_not: Option<&str>) {
+        let lost = why_not.map(|why| (Instant::now(), why.to_owned()));
         *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
-        started.map(Answer::into_started)
     }
 }
 
@@ -98,5 +106,9 @@ impl Driver for OpenAi {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         let unhealthy = lost.as_ref().filter(|(when, _)| when.elapsed() < LEFT_ALONE).map(|(_, why)| why.clone());
         Status { unhealthy, ..Status::default() }
+    }
+
+    fn caches_prefixes(&self) -> bool {
+        true
     }
 }

@@ -98,16 +98,19 @@ pub(super) async fn text(client: &Arc<Client>, path: &str) -> Result<(http::Head
 
 /// The sum of a gauge's or counter's series in Prometheus' text.
 pub(super) fn metric(text: &str, name: &str) -> Option<f64> {
-    let values = text.lines().filter_map(|line| {
+    series(text, name).fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+/// The values of a metric's series.
+pub(super) fn series(text: &str, name: &str) -> impl Iterator<Item = f64> {
+    text.lines().filter_map(move |line| {
         let rest = line.strip_prefix(name)?;
         let rest = match rest.strip_prefix('{') {
             Some(labels) => labels.rsplit_once('}')?.1,
             None => rest,
         };
         rest.strip_prefix(' ')?.split_ascii_whitespace().next()?.parse::<f64>().ok()
-    });
-    let values: Vec<f64> = values.collect();
-    (!values.is_empty()).then(|| values.iter().sum())
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Drivers against a server that follows a script, byte by byte.
 
 mod engines;
+mod vllm;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{OpenAi, OpenAiConfig, RemoteConfig};
 use crate::types::{
     BaseName, ErrorKind, Event, FinishReason, GenerateRequest, GenerationId, Input, Message, Role, Route, Sampling,
-    Secret, Usage,
+    Secret, TenantId, Usage,
 };
 use crate::worker::{Call, Driver, WorkerError};
 
@@ -127,7 +128,7 @@ fn request() -> GenerateRequest {
 fn call(request: GenerateRequest) -> Call {
     Call {
         id: GenerationId::new(Default::default()),
-        tenant: TenantId::new("acme"),
+        tenant: crate::types::TenantId::new("acme"),
         base: BaseName::new("base"),
         adapter: None,
         request: Arc::new(request),
@@ -305,10 +306,27 @@ async fn refusals_are_told_in_our_words() {
 async fn a_field_that_a_tenant_must_not_set_is_refused_by_name() {
     let server = Server::new().await;
     let driver = server.driver();
-    let extra = [("background".to_owned(), json!(true))].into_iter().collect();
-    let refused = driver.generate(call(GenerateRequest { extra, ..request() })).await.map(|_| ());
-    let Err(WorkerError::Refused(error)) = refused else { panic!("{refused:?}") };
-    assert_eq!((error.param(), error.code()), (Some("background"), Some("unsupported_parameter")));
+    for field in ["background", "service_tier", "prompt_cache_key"] {
+        let extra = [(field.to_owned(), json!(true))].into_iter().collect();
+        let refused = driver.generate(call(GenerateRequest { extra, ..request() })).await.map(|_| ());
+        let Err(WorkerError::Refused(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!((error.param(), error.code()), (Some(field), Some("unsupported_parameter")));
+    }
+}
+
+#[tokio::test]
+async fn what_one_request_is_answered_keeps_no_other_away() {
+    let server = Server::new().await;
+    let driver = server.driver();
+    for status in ["404", "408", "500", "502", "503", "504", "429"] {
+        let (refused, ()) = tokio::join!(run(&*driver), async {
+            let mut connection = server.accept().await;
+            connection.request().await;
+            connection.write(&format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")).await;
+        });
+        refused.expect_err("refused");
+        assert_eq!(driver.status().unhealthy, None, "{status}");
+    }
 }
 
 #[tokio::test]

@@ -36,12 +36,23 @@ pub(super) struct Generation<'a> {
     pub(super) ours: Vec<(&'static str, Value)>,
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Nobody takes connections there.
+    Unreachable(String),
+    /// It was asked, or could not be: this request's affair.
+    Worker(WorkerError),
+}
+
 /// An answer that is being read.
 pub(super) struct Answer {
     response: Response,
     decoder: Decoder,
     reader: Reader,
     stall: Duration,
+    /// Given back when the answer has been read, or is not wanted any more.
+    _held: Option<Box<dyn Send>>,
 }
 
 /// `missing` says what it means that the worker does not know the model.
@@ -51,20 +62,20 @@ pub(super) async fn generate(
     dialect: &Dialect,
     generation: Generation<'_>,
     missing: impl FnOnce(String) -> WorkerError,
-) -> Result<Answer, WorkerError> {
+) -> Result<Answer, Fault> {
     let Generation { request, model, check, prefix, ours } = generation;
     let body = request::body(dialect, request, model, ours).map_err(WorkerError::Refused)?;
     let path = format!("{prefix}{}", request::path(request));
     let response = tokio::time::timeout(timeouts.first_byte, client.post(&path, body)).await;
-    let response = response.map_err(|_| silent(timeouts.first_byte))?.map_err(lost)?;
+    let response = response.map_err(|_| silent(timeouts.first_byte))??;
     if response.status != StatusCode::OK {
         let status = response.status;
         let text = tokio::time::timeout(timeouts.stall, response.bytes(MAX_ANSWER)).await;
         let text = text.ok().and_then(Result::ok).unwrap_or_default();
-        return Err(refusal(status, &text, missing));
+        return Err(refusal(status, &text, missing).into());
     }
     let reader = Reader::new(request, check, dialect.running_usage);
-    let mut answer = Answer { response, decoder: Decoder::default(), reader, stall: timeouts.stall };
+    let mut answer = Answer { response, decoder: Decoder::default(), reader, stall: timeouts.stall, _held: None };
     // Until it is known how long the prompt is, or an event exists.
     while !answer.reader.has_events() && answer.reader.prompt_tokens().is_none() {
         answer.read(timeouts.first_byte).await?;
@@ -93,12 +104,45 @@ fn events(answer: Answer) -> EventSource {
     Box::pin(stream::unfold(Some(answer), next).boxed())
 }
 
+// === impl Fault ===
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Connect(_) | ClientError::ConnectTimeout => Self::Unreachable(error.to_string()),
+            ClientError::Http(_) | ClientError::TooLong(_) | ClientError::Request(_) => {
+                Self::Worker(failed(&error.to_string()))
+            }
+        }
+    }
+}
+
+impl From<WorkerError> for Fault {
+    fn from(error: WorkerError) -> Self {
+        Self::Worker(error)
+    }
+}
+
+impl From<Fault> for WorkerError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unreachable(why) => Self::Unavailable(why),
+            Fault::Worker(error) => error,
+        }
+    }
+}
+
 // === impl Answer ===
 
 impl Answer {
     /// When the connection that it comes on was made.
     pub(super) fn connected(&self) -> Instant {
         self.response.connected()
+    }
+
+    /// Keeps `held` for as long as the answer is being read.
+    pub(super) fn holding(self, held: impl Send + 'static) -> Self {
+        Self { _held: Some(Box::new(held)), ..self }
     }
 
     pub(super) fn into_started(self) -> Started {
@@ -137,15 +181,6 @@ fn failed(what: &str) -> WorkerError {
 
 fn silent(time: Duration) -> WorkerError {
     WorkerError::Failed(format!("it was silent for {} seconds", time.as_secs_f64()))
-}
-
-pub(super) fn lost(error: ClientError) -> WorkerError {
-    match error {
-        ClientError::Connect(_) | ClientError::ConnectTimeout => WorkerError::Unavailable(error.to_string()),
-        ClientError::Http(_) | ClientError::TooLong(_) | ClientError::Request(_) => {
-            WorkerError::Failed(error.to_string())
-        }
-    }
 }
 
 /// The text of an error in OpenAI's form, for the log.

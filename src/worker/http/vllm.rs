@@ -5,6 +5,9 @@
 //! a folder that are no other's, ever: both hold its digest. Nothing is loaded
 //! in place.
 
+mod look;
+mod sleep;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +15,31 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::Instant;
-use tracing::warn;
 
 use super::RemoteConfig;
 use super::chunk::ModelCheck;
 use super::client::{Client, UrlError};
-use super::poll::{self, Lost, Watch};
+use super::poll::Watch;
 use super::request::{Dialect, Explicit, Media};
 use super::upstream::{self, Generation, MAX_ANSWER};
 use crate::types::{AdapterKey, BaseName, TenantId};
-use crate::worker::{AdapterLoad, Call, Driver, Held, LoadedAdapter, Started, Status, WorkerError};
+use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
+use look::Known;
+use sleep::Sleeper;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub remote: RemoteConfig,
+    /// How long nobody has to need the engine before it is put to sleep, where
+    /// it has a sleep mode; `None` for never.
+    pub sleep_after: Option<Duration>,
 }
 
 pub struct Vllm {
     client: Arc<Client>,
     remote: RemoteConfig,
+    known: Arc<Known>,
+    sleeper: Arc<Sleeper>,
     watch: Watch,
 }
 
@@ -73,31 +81,33 @@ const DIALECT: Dialect = Dialect {
     media: Media::InlineOnly,
 };
 
-/// Below it, loading an adapter while others generate could give a running
-/// request another tenant's adapter (vllm-project/vllm#47724).
-const SAFE_LOADING: (u32, u32) = (0, 25);
-
 // === impl Vllm ===
 
 impl Vllm {
     /// Called inside a Tokio runtime, where the worker is then asked how it
     /// is; it may come up later.
     pub fn start(config: Config) -> Result<Self, UrlError> {
-        let remote = config.remote;
+        let Config { remote, sleep_after } = config;
         let client = Client::new(&remote.url, remote.key.as_ref(), remote.connect_timeout)?;
-        let (asked, models) = (client.clone(), remote.models.clone());
-        let mut known_version = false;
+        let known = Arc::new(Known::default());
+        let sleeper = Sleeper::new(client.clone(), sleep_after, remote.load_timeout);
+        let (asked, models, engine, sleep) = (client.clone(), remote.models.clone(), known.clone(), sleeper.clone());
         let watch = Watch::start(remote.url.clone(), remote.poll_interval, move || {
-            let first = !std::mem::replace(&mut known_version, true);
-            let (client, models) = (asked.clone(), models.clone());
+            let (client, models, engine, sleeper) = (asked.clone(), models.clone(), engine.clone(), sleep.clone());
             async move {
-                if first {
-                    warn_of_version(&client).await;
+                match engine.look(&client, &models).await {
+                    Ok(seen) => {
+                        sleeper.look(&seen).await;
+                        Ok(seen.status)
+                    }
+                    Err(lost) => {
+                        sleeper.forget();
+                        Err(lost)
+                    }
                 }
-                look(&client, &models).await
             }
         });
-        Ok(Self { client, remote, watch })
+        Ok(Self { client, remote, known, sleeper, watch })
     }
 
     async fn load(&self, load: AdapterLoad) -> Result<LoadedAdapter, WorkerError> {
@@ -106,6 +116,8 @@ impl Vllm {
         let folder = std::path::absolute(&load.folder).map_err(|error| unavailable(error.to_string()))?;
         let bytes = weights_bytes(&folder).await.map_err(unavailable)?;
         let body = json!({ "lora_name": name, "lora_path": folder });
+        // Its memory is not there while it sleeps.
+        let _busy = self.sleeper.awake().await.map_err(unavailable)?;
         let (status, text) = self.ask("/v1/load_lora_adapter", &body).await?;
         if status == StatusCode::OK {
             return Ok(LoadedAdapter { bytes });
@@ -158,9 +170,10 @@ impl Driver for Vllm {
                 Some(_) => WorkerError::AdapterMissing(detail),
                 None => WorkerError::Unavailable(detail),
             };
+            let busy = self.sleeper.awake().await.map_err(WorkerError::Unavailable)?;
             let answer =
                 upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, missing).await?;
-            Ok(answer.into_started())
+            Ok(answer.holding(busy).into_started())
         }
         .boxed()
     }
@@ -183,7 +196,19 @@ impl Driver for Vllm {
     }
 
     fn status(&self) -> Status {
-        self.watch.status()
+        let mut status = self.watch.status();
+        if self.sleeper.is_asleep() {
+            status.cold = self.remote.bases();
+        }
+        status
+    }
+
+    fn loads_only_when_idle(&self) -> bool {
+        self.known.mixes_up_adapters()
+    }
+
+    fn caches_prefixes(&self) -> bool {
+        true
     }
 }
 
@@ -224,43 +249,6 @@ async fn weights_bytes(folder: &Path) -> Result<u64, String> {
     let file: PathBuf = folder.join("adapter_model.safetensors");
     let look = move || std::fs::metadata(&file).map(|found| found.len()).map_err(|error| error.to_string());
     tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?
-}
-
-async fn look(client: &Arc<Client>, models: &[(BaseName, String)]) -> Result<Status, Lost> {
-    let as_of = Instant::now();
-    poll::text(client, "/health").await?;
-    let (_, metrics) = poll::text(client, "/metrics").await?;
-    let (_, listed) = poll::text(client, "/v1/models").await?;
-    let listed: Value = serde_json::from_str(&listed).unwrap_or(Value::Null);
-    let cards = listed.get("data").and_then(Value::as_array).into_iter().flatten();
-    let names: Vec<&str> = cards.filter_map(|card| card.get("id").and_then(Value::as_str)).collect();
-    let missing = models.iter().find(|(_, model)| !names.contains(&model.as_str()));
-    let count = |name: &str| poll::metric(&metrics, name).unwrap_or(0.0) as u64;
-    // Its processes have no id of their own.
-    let instance = poll::metric(&metrics, "process_start_time_seconds").map_or_else(String::new, |it| it.to_string());
-    let adapters = names.iter().filter_map(|name| Some((key_of(name)?, 0))).collect();
-    Ok(Status {
-        unhealthy: missing.map(|(base, model)| format!("it does not serve {base} as `{model}`")),
-        batch_rows: count("vllm:num_requests_running"),
-        waiting: count("vllm:num_requests_waiting"),
-        // It tells the share that is in use, and not of what.
-        kv_tokens: 0,
-        held: Some(Arc::new(Held { instance, adapters, as_of })),
-        ..Status::default()
-    })
-}
-
-async fn warn_of_version(client: &Arc<Client>) {
-    let asked = tokio::time::timeout(Duration::from_secs(2), poll::text(client, "/version")).await;
-    let Ok(Ok((_, text))) = asked else { return };
-    let version: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-    let version = version.get("version").and_then(Value::as_str).unwrap_or_default();
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-    if let (Some(Some(major)), Some(Some(minor))) = (parts.next(), parts.next())
-        && (major, minor) < SAFE_LOADING
-    {
-        warn!(version, "this vLLM may answer with another tenant's adapter while one is loaded: use 0.25 or later");
-    }
 }
 
 #[cfg(test)]

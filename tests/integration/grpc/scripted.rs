@@ -196,10 +196,11 @@ fn gateway(worker: Arc<Scripted>) -> Arc<Gateway> {
     }
     let metrics = Arc::new(Metrics::default());
     let none = tenantry::adapters::Catalogue::fixed(Vec::new());
-    let worker =
-        pool::Worker::new("worker", worker, ResidencyConfig { adapter_bytes: 1 }, none.clone(), metrics.clone());
+    let residency = ResidencyConfig { adapter_bytes: 1, adapter_slots: None };
+    let config = pool::WorkerConfig { residency, slots: None };
+    let worker = pool::Worker::new("worker", worker, config, none.clone(), metrics.clone());
     let config = gateway::Config { request_timeout: Duration::from_secs(30), attempts: 1 };
     let live = Live::new(keyring, vec![BaseName::new("base")]);
-    let pool = Pool::new(vec![worker], none);
+    let pool = Pool::new(vec![worker], none, metrics.clone());
     Arc::new(Gateway::new(config, live, pool, metrics, CancellationToken::new()))
 }

@@ -1,10 +1,28 @@
 //! What several tests need: the repository's files, and a running Tenantry.
 
+pub(crate) mod dns;
+pub(crate) mod process;
 mod server;
 
 use std::path::{Path, PathBuf};
 
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 pub(crate) use server::{Server, quickstart_like};
+
+/// Tests that hold the machine's time against a limit share it; one that keeps
+/// it busy for minutes has it alone.
+static MACHINE: RwLock<()> = RwLock::const_new(());
+
+/// For a test that measures how soon something happens.
+pub(crate) async fn timed() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().await
+}
+
+/// For a test that keeps the machine busy.
+pub(crate) async fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().await
+}
 
 /// A file of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tenantry::app::{self, Addresses, App};
-use tenantry::gateway::Held;
+use tenantry::gateway::{Gateway, Held};
 
 use super::{base_model, repository};
 
@@ -77,8 +77,21 @@ impl Server {
         self.app.addresses()
     }
 
+    pub(crate) fn gateway(&self) -> &Gateway {
+        self.app.gateway()
+    }
+
     pub(crate) fn held(&self) -> Held {
         self.app.gateway().held()
+    }
+
+    pub(crate) fn catalogue(&self) -> &tenantry::adapters::Catalogue {
+        self.app.gateway().catalogue()
+    }
+
+    /// Waits until every base model can be served.
+    pub(crate) async fn ready(&self) {
+        super::process::ready(&self.client, self.addresses().ops.port()).await;
     }
 
     /// Waits until nothing is held.
@@ -90,6 +103,17 @@ impl Server {
         };
         let waited = tokio::time::timeout(Duration::from_secs(20), nothing).await;
         assert!(waited.is_ok(), "still held: {:?}", self.held());
+    }
+
+    /// Waits until so many workers are in this state.
+    pub(crate) async fn until_workers_are(&self, state: &str, count: usize) {
+        let line = format!("tenantry_workers{{state=\"{state}\"}} {count}");
+        let there = async {
+            while !self.ops("/metrics").await.1.lines().any(|it| it == line) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), there).await.unwrap_or_else(|_| panic!("no {line}"));
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

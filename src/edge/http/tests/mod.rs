@@ -8,6 +8,7 @@ mod operations;
 mod parsing;
 mod routes;
 mod streaming;
+mod uploads;
 mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,7 @@ use super::{Config, public_router};
 use crate::adapters::Catalogue;
 use crate::auth::{KeyHash, Keyring};
 use crate::gateway::{self, Gateway, Held, Live};
-use crate::pool::{Pool, ResidencyConfig, Worker};
+use crate::pool::{Pool, ResidencyConfig, Worker, WorkerConfig};
 use crate::telemetry::Metrics;
 use crate::types::{
     AdapterKey, BaseName, Delta, Event, FinishReason, GenerateRequest, ModelRoute, Tenant, TenantId, TenantLimits,
@@ -116,6 +117,10 @@ impl Harness {
     }
 
     fn with(script: Vec<Step>, config: Config) -> Self {
+        Self::of(script, config, Catalogue::fixed(Vec::new()))
+    }
+
+    fn of(script: Vec<Step>, config: Config, catalogue: Arc<Catalogue>) -> Self {
         let worker = Arc::new(Scripted { script, running: Arc::default(), seen: Mutex::default() });
         let metrics = Arc::new(Metrics::default());
         let route = ModelRoute { base: BaseName::new("base"), adapter: None };
@@ -128,9 +133,10 @@ impl Harness {
         let mut keyring = Keyring::default();
         keyring.insert(KeyHash::of(b"sk-acme"), tenant).expect("the ring was empty");
         let live = Live::new(keyring, vec![BaseName::new("base")]);
-        let residency = ResidencyConfig { adapter_bytes: 1 << 20 };
-        let none = Catalogue::fixed(Vec::new());
-        let pool = Pool::new(vec![Worker::new("w", worker.clone(), residency, none.clone(), metrics.clone())], none);
+        let residency = ResidencyConfig { adapter_bytes: 1 << 20, adapter_slots: None };
+        let pooled = WorkerConfig { residency, slots: None };
+        let pooled = Worker::new("w", worker.clone(), pooled, catalogue.clone(), metrics.clone());
+        let pool = Pool::new(vec![pooled], catalogue, metrics.clone());
         let cut_off = CancellationToken::new();
         let limits = gateway::Config { request_timeout: Duration::from_secs(300), attempts: 1 };
         let gateway = Arc::new(Gateway::new(limits, live, pool, metrics, cut_off.clone()));

@@ -8,7 +8,7 @@ use crate::worker::{AdapterLoad, LoadedAdapter};
 #[tokio::test]
 async fn what_a_workers_own_network_or_caches_hold_cannot_be_asked_for() {
     let server = Server::new().await;
-    let vllm = Vllm::start(VllmConfig { remote: server.remote("") }).expect("a good URL");
+    let vllm = Vllm::start(VllmConfig { remote: server.remote(""), sleep_after: None }).expect("a good URL");
     let refused = async |request: GenerateRequest| match vllm.generate(call(request)).await.map(drop) {
         Err(WorkerError::Refused(error)) => error.param().unwrap_or_default().to_owned(),
         other => panic!("{other:?}"),
@@ -127,7 +127,7 @@ async fn a_llamacpp_that_came_back_with_other_ids_answers_nobody_with_them() {
 #[tokio::test]
 async fn what_vllm_says_of_a_load_is_told_apart_by_its_words_not_its_status() {
     let server = Server::new().await;
-    let vllm = Vllm::start(VllmConfig { remote: server.remote("") }).expect("a good URL");
+    let vllm = Vllm::start(VllmConfig { remote: server.remote(""), sleep_after: None }).expect("a good URL");
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("adapter_model.safetensors"), [0; 7]).expect("written");
     let digest = "d".repeat(64);

@@ -1,0 +1,99 @@
+//! Who may use the admin API.
+//!
+//! It asks for a key. Without one configured it is there on a loopback address
+//! alone, and for no browser, since any page may send requests to that: not
+//! from another origin, and not by a name of its own that leads here.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::uri::Authority;
+use http::{HeaderMap, StatusCode, Uri};
+
+use super::Api;
+use super::answer::Failure;
+use crate::auth::KeyHash;
+
+/// Who may call it.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    pub key: Option<KeyHash>,
+    /// It listens on an address that no other machine reaches.
+    pub loopback: bool,
+}
+
+pub(super) async fn authorised(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match api.admin.allows(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.response(),
+    }
+}
+
+// === impl Admin ===
+
+impl Admin {
+    fn allows(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+        let Some(expected) = self.key else { return self.allows_without_key(uri, headers) };
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        match given.map(|key| KeyHash::of(key.trim_ascii())) {
+            Some(given) if given == expected => Ok(()),
+            _ => refuse(StatusCode::UNAUTHORIZED, "invalid_api_key", "The admin API asks for its key."),
+        }
+    }
+
+    fn allows_without_key(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+        let forbid = |message| refuse(StatusCode::FORBIDDEN, "forbidden", message);
+        if !self.loopback {
+            return forbid("The admin API needs `ops.admin_key` where other machines can reach it.");
+        }
+        if headers.contains_key(ORIGIN) {
+            return forbid("Browsers may not use the admin API without a key.");
+        }
+        let asked = headers.get_all(HOST).into_iter().map(|value| value.as_bytes().try_into().ok());
+        let named = uri.authority().map(|authority| Some(authority.clone()));
+        if !asked.chain(named).all(|host: Option<Authority>| host.is_some_and(|host| is_loopback(host.host()))) {
+            return forbid("Without a key the admin API answers to `localhost` and loopback addresses alone.");
+        }
+        Ok(())
+    }
+}
+
+fn refuse(status: StatusCode, code: &'static str, message: &str) -> Result<(), Failure> {
+    Err(Failure { status, code, message: message.to_owned() })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|it: std::net::IpAddr| it.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn allows(uri: &'static str, headers: &[(HeaderName, &'static str)]) -> bool {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+        let admin = Admin { key: None, loopback: true };
+        admin.allows(&Uri::from_static(uri), &headers.collect()).is_ok()
+    }
+
+    #[test]
+    fn without_a_key_it_answers_to_loopback_names_alone() {
+        for host in ["localhost", "LOCALHOST:9090", "127.0.0.1:9090", "127.8.8.8", "[::1]:9090"] {
+            assert!(allows("/admin/v1/adapters", &[(HOST, host)]), "{host}");
+        }
+        let strange =
+            ["evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "[::2]:1"];
+        for host in strange {
+            assert!(!allows("/admin/v1/adapters", &[(HOST, host)]), "{host}");
+        }
+        assert!(allows("/admin/v1/adapters", &[]), "not a browser");
+        assert!(!allows("/admin/v1/adapters", &[(HOST, "localhost"), (HOST, "evil.example")]));
+        assert!(!allows("http://evil.example/admin/v1/adapters", &[]), "as HTTP/2 says it");
+        assert!(allows("http://127.0.0.1:9090/admin/v1/adapters", &[]));
+        assert!(!allows("/admin/v1/adapters", &[(HOST, "localhost"), (ORIGIN, "http://localhost")]));
+    }
+}
