@@ -31,6 +31,7 @@ fn openai(mut command: Command, server: &Server) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stock_openai_client_for_python() {
+    let _timed = crate::support::timed().await;
     Server::with(|server: Arc<Server>| async move {
         let mut command = Command::new(python());
         command.arg(repository("tests/clients/openai_python/client.py"));
@@ -41,6 +42,7 @@ async fn the_stock_openai_client_for_python() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stock_openai_client_for_node() {
+    let _timed = crate::support::timed().await;
     Server::with(|server: Arc<Server>| async move {
         let mut command = Command::new("node");
         command.arg(repository("tests/clients/openai_node/client.mjs"));
@@ -51,6 +53,7 @@ async fn the_stock_openai_client_for_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pythons_grpc_client_with_stubs_from_our_protos() {
+    let _timed = crate::support::timed().await;
     Server::with(|server: Arc<Server>| async move {
         let mut command = Command::new(python());
         command.arg(repository("tests/clients/grpc/client.py"));
@@ -62,6 +65,7 @@ async fn pythons_grpc_client_with_stubs_from_our_protos() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_playground_in_a_browser() {
+    let _timed = crate::support::timed().await;
     Server::with(|server: Arc<Server>| async move {
         let shots = scratch("playground");
         let mut command = Command::new("node");

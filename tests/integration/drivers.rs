@@ -144,8 +144,19 @@ async fn openai_to_another_gateway() {
 
 /// That run or wait at a gateway's engine, by its metrics.
 async fn sequences(client: reqwest::Client, ops: u16) -> u64 {
-    let page = client.get(format!("http://127.0.0.1:{ops}/metrics")).send().await.expect("an answer");
-    let text = page.text().await.expect("text");
+    let url = format!("http://127.0.0.1:{ops}/metrics");
+    let text = async {
+        loop {
+            // A connection that is kept may be to a process that has been killed.
+            if let Ok(page) = client.get(&url).send().await
+                && let Ok(text) = page.text().await
+            {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let text = tokio::time::timeout(Duration::from_secs(10), text).await.expect("an answer");
     let gauges = ["tenantry_engine_batch_rows{", "tenantry_engine_waiting{"];
     let lines = text.lines().filter(|line| gauges.iter().any(|gauge| line.starts_with(gauge)));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()

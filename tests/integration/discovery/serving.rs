@@ -97,6 +97,7 @@ async fn completed(response: reqwest::Response) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_leave_and_come_while_streams_run() {
+    let _timed = crate::support::timed().await;
     let (names, port) = (NameServer::start().await, free_port());
     let workers = [At::start("127.0.0.2", port).await, At::start("127.0.0.3", port).await];
     let server = Server::start(&config(&names, port)).await;
