@@ -50,4 +50,4 @@ export TENANTRY_TEST_DATA
 export TENANTRY_TEST_MODEL TENANTRY_TEST_PYTHON TENANTRY_TEST_CHROMIUM
 
 say "running the tests; the first build takes several minutes"
-cargo test --locked </dev/null
+cargo test --locked --workspace </dev/null

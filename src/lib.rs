@@ -17,6 +17,7 @@
 //! | [`config`] | the file |
 //! | [`app`], [`shutdown`] | all of it together, and its end |
 //!
+//! `engine` and `types` are crates of their own, in the same places.
 //! Rooms import one way, and a test holds them to it. Only `gateway` composes
 //! them; only [`app`] knows them all.
 //!
@@ -45,10 +46,11 @@ pub mod app;
 pub mod auth;
 pub mod config;
 pub mod edge;
-pub mod engine;
 pub mod gateway;
 pub mod pool;
 pub mod shutdown;
 pub mod telemetry;
-pub mod types;
 pub mod worker;
+
+pub use tenantry_engine as engine;
+pub use tenantry_types as types;

@@ -14,6 +14,10 @@ use tenantry::telemetry;
 
 use cli::{Cli, Command, Failure};
 
+/// Gives back what a base model leaves behind; the C library's allocator keeps much of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { config } => return serve(&config).unwrap_or_else(Failure::report),

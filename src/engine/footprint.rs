@@ -40,12 +40,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::engine::Model;
-    use crate::engine::files::ModelFiles;
+    use crate::Model;
+    use crate::files::ModelFiles;
 
     #[test]
     fn the_weights_take_what_their_shape_says() {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny");
         for name in ["llama3", "mistral", "qwen2", "qwen3"] {
             let files = ModelFiles::open(&fixtures.join(name)).expect(name);
             for precision in [Precision::Exact, Precision::Fast] {

@@ -16,7 +16,7 @@ use super::sampler::TokenDetail;
 use super::sequence::{Step, Switch};
 use super::stop::StopStrings;
 use super::text::TextDecoder;
-use crate::types::FinishReason;
+use tenantry_types::FinishReason;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {

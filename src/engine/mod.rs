@@ -38,7 +38,7 @@ use std::{io, thread};
 
 use thiserror::Error;
 
-use crate::types::Sampling;
+use tenantry_types::Sampling;
 
 pub use adapter::Adapter;
 pub use budget::Budget;

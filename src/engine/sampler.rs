@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::kernels::Isa;
-use crate::types::Sampling;
+use tenantry_types::Sampling;
 
 /// Tokens this much less likely than the best, in natural logarithm, add nothing to a sum of `f32`s.
 const NEGLIGIBLE: f32 = 25.0;

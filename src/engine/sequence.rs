@@ -7,7 +7,7 @@ use super::adapter::Adapter;
 use super::cache::SequenceCache;
 use super::sampler::{Sampled, Sampler, TokenDetail};
 use super::{Job, StepSender};
-use crate::types::FinishReason;
+use tenantry_types::FinishReason;
 
 /// Turned off by a reader that wants no more of one sequence.
 #[derive(Debug, Clone, Default)]

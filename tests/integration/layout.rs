@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("guard", &["types", "telemetry"]),
     ("adapters", &["types", "telemetry"]),
     ("ratings", &["types", "telemetry"]),
-    // So that it could be lifted out as a crate of its own.
+    // A crate of its own, as is `types`.
     ("engine", &["types"]),
     ("worker", &["types", "telemetry", "engine"]),
     ("pool", &["types", "telemetry", "engine", "worker", "adapters"]),
@@ -36,6 +36,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cli", &["app", "config", "auth", "engine", "telemetry"]),
     ("main", &["app", "config", "cli", "telemetry"]),
 ];
+
+/// Rooms that are crates of their own, in which `crate` is the room.
+const CRATES: [&str; 2] = ["engine", "types"];
 
 /// Where `unsafe` may stand.
 const KERNELS: &str = "src/engine/kernels/";
@@ -99,7 +102,10 @@ fn single_items_are_told_apart_from_their_rooms() {
     let text = "use crate::gateway::Config; use crate::telemetry::LogConfig; use crate::auth::{KeyHash, NewKey};\n";
     assert_eq!(breaches_of("src/config/mod.rs", text), ["src/config/mod.rs:1: config imports auth::NewKey"]);
     assert_eq!(breaches_of("src/main.rs", "use tenantry::pool;"), ["src/main.rs:1: main imports pool"]);
-    assert_eq!(breaches_of("src/types/id.rs", "use crate::*;"), ["src/types/id.rs:1: types imports *"]);
+    assert_eq!(breaches_of("src/auth/id.rs", "use crate::*;"), ["src/auth/id.rs:1: auth imports *"]);
+    let text = "use tenantry_types::Tenant; use crate::pool; use tenantry_engine::Model;\n";
+    assert_eq!(breaches_of("src/engine/mod.rs", text), Vec::<String>::new());
+    assert_eq!(breaches_of("src/auth/key.rs", text).len(), 2);
     assert_eq!(breaches_of("src/odd.rs", ""), ["src/odd.rs: no such room in the table"]);
 }
 
@@ -194,10 +200,11 @@ fn references(module: &[String], text: &str) -> Vec<Reference> {
                 inline.pop_if(|(_, around)| *around == depth);
                 at += 1;
             }
-            "crate" | "tenantry" | "super" if follows(1, "::") && !continues => {
+            "crate" | "tenantry" | "tenantry_engine" | "tenantry_types" | "super" if follows(1, "::") && !continues => {
                 let mut start: Vec<String> = match token.text.as_str() {
                     "super" => module.iter().cloned().chain(inline.iter().map(|(name, _)| name.clone())).collect(),
-                    _ => Vec::new(),
+                    "crate" => module.iter().take(1).filter(|room| CRATES.contains(&room.as_str())).cloned().collect(),
+                    name => name.strip_prefix("tenantry_").map(str::to_owned).into_iter().collect(),
                 };
                 if token.text == "super" {
                     start.pop();

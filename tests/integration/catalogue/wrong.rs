@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use super::{admin, artifact, asked, publish, publish_with, sent};
 use crate::support::Server;
 
+/// Not a number, in half precision.
+const F16_NAN: u16 = 0x7e00;
+
 /// An artifact with one thing wrong.
 pub(super) fn spoilt(change: impl FnOnce(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -79,7 +82,7 @@ fn wrong_folders() -> Vec<(Change, &'static str)> {
     let remove = |file: &'static str| move |folder: &Path| fs::remove_file(folder.join(file)).expect("removed");
     let nan = |bytes: &mut Vec<u8>| {
         let at = bytes.len() - 2;
-        bytes[at..].copy_from_slice(&half::f16::NAN.to_le_bytes());
+        bytes[at..].copy_from_slice(&F16_NAN.to_le_bytes());
     };
     let pickled = |folder: &Path| {
         fs::rename(folder.join("adapter_model.safetensors"), folder.join("adapter_model.bin")).expect("renamed");
