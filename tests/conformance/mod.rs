@@ -20,6 +20,7 @@ use tenantry::types::{
 };
 use tenantry::worker::{AdapterLoad, Call, Driver, EventSource, WorkerError};
 
+#[allow(unused_imports, reason = "not every binary asks for it alone")]
 pub(crate) use answers::answers_and_usage;
 pub(crate) use violent::violent;
 

@@ -59,15 +59,18 @@ fn vllm_running(port: u16) -> Running {
     })
 }
 
-/// llama.cpp's slots that work, and requests that wait for one.
-fn llamacpp_running(port: u16) -> Running {
+/// llama.cpp's slots that work, and requests that wait for one, there or at the driver.
+fn llamacpp_running(port: u16, driver: Arc<LlamaCpp>) -> Running {
     Box::new(move || {
+        let driver = driver.clone();
         async move {
+            // Its own account of what waits is as old as the last look.
+            let waiting = driver.waiting();
             let slots = page(format!("http://127.0.0.1:{port}/slots")).await;
             let metrics = page(format!("http://127.0.0.1:{port}/metrics")).await;
             let deferred = metrics.lines().find_map(|line| line.strip_prefix("llamacpp:requests_deferred "));
-            let waiting = deferred.and_then(|count| count.parse::<f64>().ok()).expect("it counts them");
-            slots.matches("\"is_processing\":true").count() as u64 + waiting as u64
+            let deferred = deferred.and_then(|count| count.parse::<f64>().ok()).expect("it counts them");
+            slots.matches("\"is_processing\":true").count() as u64 + deferred as u64 + waiting
         }
         .boxed()
     })
@@ -86,7 +89,8 @@ async fn llamacpp() {
     let remote = engine.lock().expect("one test").remote("");
     let config = LlamaCppConfig { remote, adapters: vec![fixed("pirate"), fixed("json")] };
     let driver = Arc::new(LlamaCpp::start(config).expect("an address"));
-    let bench = bench(driver, Adapters::Fixed, Some(pid), LLAMACPP_PLACES, llamacpp_running(port));
+    let running = llamacpp_running(port, driver.clone());
+    let bench = bench(driver, Adapters::Fixed, Some(pid), LLAMACPP_PLACES, running);
     conformance::healthy(&bench).await;
     conformance::peaceful(&bench).await;
     conformance::violent(&bench, async || engine.lock().expect("one test").restart()).await;

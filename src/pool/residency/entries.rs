@@ -377,6 +377,11 @@ impl Totals {
 // === impl Entry ===
 
 impl Entry {
+    /// How long ago it was last asked for.
+    pub(super) fn unused_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.used_at)
+    }
+
     fn new(born: u64, state: State, now: Instant) -> Self {
         Self { born, state, pins: 0, used: born, used_at: now, spare: false, retired: false }
     }

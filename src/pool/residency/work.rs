@@ -1,7 +1,7 @@
 //! Loads and unloads: each a task of its own, told to whoever waits for it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ const FIRST_GUESS: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_secs(5);
 /// How long a restarted worker is kept from requests while others can serve.
 const RESTORE: Duration = Duration::from_secs(60);
+/// How long nobody has to use an adapter before its probe is recorded beside requests.
+const SETTLED: Duration = Duration::from_secs(3);
 
 pub(super) struct Shared {
     worker: Arc<str>,
@@ -48,7 +50,12 @@ pub(super) struct Shared {
     usual_load: AtomicU64,
     /// Tasks that load what a restarted worker had.
     restoring: AtomicUsize,
+    /// A probe is being recorded beside the loads.
+    proving: AtomicBool,
 }
+
+/// Ends with its task, however that ends.
+struct Proving(Arc<Shared>);
 
 // === impl Shared ===
 
@@ -74,6 +81,7 @@ impl Shared {
             entries: Mutex::default(),
             usual_load: AtomicU64::new(FIRST_GUESS.as_micros() as u64),
             restoring: AtomicUsize::new(0),
+            proving: AtomicBool::new(false),
         })
     }
 
@@ -312,9 +320,23 @@ impl Shared {
         if unneeded || !self.activity.is_idle() || self.driver.loads_only_when_idle() {
             return;
         }
+        // Who publishes it asks for it next, and would wait behind the probe.
+        let now = Instant::now();
+        if self.entries().get(&artifact.key).is_none_or(|entry| entry.unused_for(now) < SETTLED) {
+            return;
+        }
+        // One at a time: two would not be alone.
+        if self.proving.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let (shared, artifact) = (self.clone(), artifact.clone());
         let proving = async move {
+            let _proving = Proving(shared.clone());
             let Ok(_pin) = shared.pin(&artifact).await else { return };
+            // A load for it may have recorded it.
+            if shared.catalogue.probe(&artifact.base, &artifact.key.digest).is_some() {
+                return;
+            }
             let outcome = shared.record(&artifact).await;
             if outcome != "unproven" {
                 shared.metrics.adapter_probed(outcome);
@@ -449,6 +471,14 @@ impl Shared {
             warn!(worker = %self.worker, "loading what the worker had takes long; it serves meanwhile");
         }
         self.restoring.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+// === impl Proving ===
+
+impl Drop for Proving {
+    fn drop(&mut self) {
+        self.0.proving.store(false, Ordering::Release);
     }
 }
 

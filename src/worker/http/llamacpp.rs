@@ -3,6 +3,10 @@
 //! Without a list of adapters it answers with all of them at once, or from a
 //! cache that another one filled. So every request names every adapter with
 //! its share, and the server is told at its start to apply none by itself.
+//!
+//! A request that waits there for a slot stays when its client goes: each token
+//! of the others begins the wait for that anew. So no more are sent than it has
+//! slots, and the rest waits here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +20,7 @@ use tracing::warn;
 use super::RemoteConfig;
 use super::chunk::ModelCheck;
 use super::client::{Client, UrlError};
+use super::places::Places;
 use super::poll::{self, Lost, Watch};
 use super::request::{Dialect, Explicit, Media};
 use super::upstream::{self, Generation};
@@ -44,6 +49,7 @@ pub struct LlamaCpp {
     remote: RemoteConfig,
     adapters: Vec<FixedAdapter>,
     server: Arc<Mutex<Server>>,
+    places: Arc<Places>,
     watch: Watch,
 }
 
@@ -103,12 +109,18 @@ impl LlamaCpp {
         let Config { remote, adapters } = config;
         let client = Client::new(&remote.url, remote.key.as_ref(), remote.connect_timeout)?;
         let server = Arc::new(Mutex::new(Server::default()));
-        let (asked, known, wanted) = (client.clone(), server.clone(), adapters.clone());
+        let places = Arc::new(Places::default());
+        let (asked, known, sized, wanted) = (client.clone(), server.clone(), places.clone(), adapters.clone());
         let watch = Watch::start(remote.url.clone(), remote.poll_interval, move || {
-            let (client, server, wanted) = (asked.clone(), known.clone(), wanted.clone());
-            async move { look(&client, &server, &wanted).await }
+            let (client, server, places, wanted) = (asked.clone(), known.clone(), sized.clone(), wanted.clone());
+            async move { look(&client, &server, &places, &wanted).await }
         });
-        Ok(Self { client, remote, adapters, server, watch })
+        Ok(Self { client, remote, adapters, server, places, watch })
+    }
+
+    /// Requests that wait here until the server has a slot for them.
+    pub fn waiting(&self) -> u64 {
+        self.places.waiting()
     }
 
     /// The full list of adapters for one request: one at its full share, the
@@ -179,6 +191,7 @@ impl Driver for LlamaCpp {
             let Some(model) = self.remote.model(&call.base) else {
                 return Err(WorkerError::Unavailable(format!("{} is not served here", call.base)));
             };
+            let place = self.places.take(call.request.choices).await;
             let shares = self.shares(call.adapter.as_ref())?;
             let ours = if shares.is_empty() { Vec::new() } else { vec![("lora", Value::from(shares.clone()))] };
             let check = ModelCheck::Equal(model.to_owned());
@@ -187,7 +200,8 @@ impl Driver for LlamaCpp {
             let missing = WorkerError::Unavailable;
             let answer = upstream::generate(&self.client, timeouts, &DIALECT, generation, missing).await?;
             self.same_server(answer.connected(), call.adapter.as_ref(), &shares).await?;
-            Ok(answer.into_started())
+            let Started { prompt_tokens, events } = answer.into_started();
+            Ok(Started { prompt_tokens, events: place.with(events) })
         }
         .boxed()
     }
@@ -210,7 +224,9 @@ impl Driver for LlamaCpp {
     }
 
     fn status(&self) -> Status {
-        self.watch.status()
+        let mut status = self.watch.status();
+        status.waiting += self.places.waiting();
+        status
     }
 
     fn caches_prefixes(&self) -> bool {
@@ -218,12 +234,19 @@ impl Driver for LlamaCpp {
     }
 }
 
-async fn look(client: &Arc<Client>, server: &Mutex<Server>, wanted: &[FixedAdapter]) -> Result<Status, Lost> {
+async fn look(
+    client: &Arc<Client>,
+    server: &Mutex<Server>,
+    places: &Places,
+    wanted: &[FixedAdapter],
+) -> Result<Status, Lost> {
     poll::text(client, "/health").await?;
     let slots = poll::text(client, "/slots").await.ok();
     let slots: Value = slots.and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
     let busy = |slot: &&Value| slot.get("is_processing") == Some(&Value::Bool(true));
     let batch_rows = slots.as_array().map_or(0, |slots| slots.iter().filter(busy).count() as u64);
+    let all = slots.as_array().filter(|slots| !slots.is_empty()).and_then(|slots| u32::try_from(slots.len()).ok());
+    places.resize(all);
     // Both are switched on by arguments of its start.
     let metrics = poll::text(client, "/metrics").await.ok();
     let waiting = metrics.as_ref().and_then(|(_, text)| poll::metric(text, "llamacpp:requests_deferred"));
@@ -249,7 +272,12 @@ async fn look(client: &Arc<Client>, server: &Mutex<Server>, wanted: &[FixedAdapt
         }
     }
     // Nothing comes or goes, so there is no account to give.
-    Ok(Status { batch_rows, waiting: waiting.unwrap_or(0.0) as u64, ..Status::default() })
+    Ok(Status {
+        batch_rows,
+        waiting: waiting.unwrap_or(0.0) as u64,
+        slots: places.places().map(u64::from),
+        ..Status::default()
+    })
 }
 
 /// The server's adapters. An answer in another form is no empty list: a

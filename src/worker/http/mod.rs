@@ -8,6 +8,7 @@ mod chunk;
 mod client;
 mod llamacpp;
 mod openai;
+mod places;
 mod poll;
 mod request;
 mod sse;
