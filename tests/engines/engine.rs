@@ -71,7 +71,8 @@ impl Engine {
             models: vec![(BaseName::new("smollm2"), "smollm2".to_owned())],
             connect_timeout: Duration::from_secs(2),
             first_byte_timeout: FIRST,
-            stall_timeout: STALL,
+            // A vLLM on two cores was seen to be silent for 6 s while it loaded.
+            stall_timeout: STALL * 3,
             load_timeout: Duration::from_secs(30),
             poll_interval: Duration::from_millis(200),
         }
