@@ -31,7 +31,7 @@ const QUIET: Duration = Duration::from_secs(5);
 /// How long a restarted worker is kept from requests while others can serve.
 const RESTORE: Duration = Duration::from_secs(60);
 /// How long nobody has to use an adapter before its probe is recorded beside requests.
-const SETTLED: Duration = Duration::from_secs(3);
+pub(super) const SETTLED: Duration = Duration::from_secs(3);
 
 pub(super) struct Shared {
     worker: Arc<str>,
