@@ -245,8 +245,10 @@ async fn look(
     let slots: Value = slots.and_then(|(_, text)| serde_json::from_str(&text).ok()).unwrap_or(Value::Null);
     let busy = |slot: &&Value| slot.get("is_processing") == Some(&Value::Bool(true));
     let batch_rows = slots.as_array().map_or(0, |slots| slots.iter().filter(busy).count() as u64);
-    let all = slots.as_array().filter(|slots| !slots.is_empty()).and_then(|slots| u32::try_from(slots.len()).ok());
-    places.resize(all);
+    // One that does not say it now has as many as before.
+    if let Some(all) = slots.as_array().and_then(|slots| u32::try_from(slots.len()).ok()).filter(|all| *all > 0) {
+        places.resize(all);
+    }
     // Both are switched on by arguments of its start.
     let metrics = poll::text(client, "/metrics").await.ok();
     let waiting = metrics.as_ref().and_then(|(_, text)| poll::metric(text, "llamacpp:requests_deferred"));

@@ -15,7 +15,7 @@ use crate::worker::{EventSource, WorkerError};
 
 #[derive(Default)]
 pub(super) struct Places {
-    /// `None` where the engine does not say how many it has: nobody waits then.
+    /// `None` before the engine has said how many it has: nobody waits then.
     now: ArcSwapOption<Slots>,
     waiting: AtomicU64,
 }
@@ -41,13 +41,12 @@ struct Holding {
 impl Places {
     /// The engine has so many. Those who wait do so for the new ones; who has
     /// one of the old ones keeps it.
-    pub(super) fn resize(&self, places: Option<u32>) {
-        let now = self.now.load();
-        if now.as_ref().map(|now| now.places) == places {
+    pub(super) fn resize(&self, places: u32) {
+        if self.places() == Some(places) {
             return;
         }
-        let sized = |places| Arc::new(Slots { places, free: Arc::new(Semaphore::new(places as usize)) });
-        if let Some(before) = self.now.swap(places.map(sized)) {
+        let now = Slots { places, free: Arc::new(Semaphore::new(places as usize)) };
+        if let Some(before) = self.now.swap(Some(Arc::new(now))) {
             before.free.close();
         }
     }
@@ -117,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn one_more_waits_and_leaves_without_a_trace() {
         let places = Places::default();
-        places.resize(Some(2));
+        places.resize(2);
         let (one, _two) = (places.take(1).await, places.take(1).await);
         {
             let mut third = pin!(places.take(1));
@@ -132,22 +131,21 @@ mod tests {
     #[tokio::test]
     async fn another_number_of_places_holds_for_those_who_wait() {
         let places = Places::default();
-        places.resize(Some(1));
+        assert!(places.take(9).now_or_never().is_some(), "how many is not known");
+        places.resize(1);
         let _old = places.take(1).await;
         let mut waiting = pin!(places.take(1));
         assert!((&mut waiting).now_or_never().is_none());
-        places.resize(Some(1));
+        places.resize(1);
         assert!((&mut waiting).now_or_never().is_none(), "as many as before");
-        places.resize(Some(2));
+        places.resize(2);
         assert!(waiting.now_or_never().is_some());
-        places.resize(None);
-        assert!(places.take(9).now_or_never().is_some(), "unknown");
     }
 
     #[tokio::test]
     async fn who_wants_more_than_there_are_gets_all() {
         let places = Places::default();
-        places.resize(Some(2));
+        places.resize(2);
         let all = places.take(5).await;
         assert!(places.take(1).now_or_never().is_none());
         drop(all);

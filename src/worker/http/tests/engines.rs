@@ -37,7 +37,7 @@ async fn what_a_workers_own_network_or_caches_hold_cannot_be_asked_for() {
 
 /// llama.cpp's server with these files as its adapters: answers what it is
 /// asked until a request for tokens comes, whose list it returns.
-async fn llamacpp(connection: &mut Connection, files: &[&str]) -> Option<Value> {
+async fn llamacpp(connection: &mut Connection, files: &[&str], slots: usize) -> Option<Value> {
     loop {
         let mut read = Vec::new();
         let request = loop {
@@ -58,7 +58,7 @@ async fn llamacpp(connection: &mut Connection, files: &[&str]) -> Option<Value> 
         let adapter = |(id, file): (usize, &&str)| json!({"id": id, "path": format!("/x/{file}"), "scale": 0.0});
         let body = match request.contains("/lora-adapters") {
             true => Value::from_iter(files.iter().enumerate().map(adapter)),
-            false => json!([]),
+            false => Value::from_iter((0..slots).map(|id| json!({"id": id, "is_processing": false}))),
         };
         let body = body.to_string();
         connection.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
@@ -101,15 +101,15 @@ async fn a_llamacpp_that_came_back_with_other_ids_answers_nobody_with_them() {
             let mut lists = Vec::new();
             // The first run of the server, then one that has the files the other way round.
             let mut connection = server.accept().await;
-            lists.push(llamacpp(&mut connection, &["a.gguf", "b.gguf"]).await);
+            lists.push(llamacpp(&mut connection, &["a.gguf", "b.gguf"], 0).await);
             connection.answer("mine").await;
             drop(connection);
             let mut connection = server.accept().await;
-            lists.push(llamacpp(&mut connection, &["b.gguf", "a.gguf"]).await);
+            lists.push(llamacpp(&mut connection, &["b.gguf", "a.gguf"], 0).await);
             connection.answer("another's").await;
             // It is asked on a connection of its own what it has now.
             let mut asked = server.accept().await;
-            let asked_again = llamacpp(&mut asked, &["b.gguf", "a.gguf"]);
+            let asked_again = llamacpp(&mut asked, &["b.gguf", "a.gguf"], 0);
             lists.push(asked_again.await);
             asked.answer("mine").await;
             lists
@@ -163,4 +163,60 @@ async fn what_vllm_says_of_a_load_is_told_apart_by_its_words_not_its_status() {
     for (status, other) in [("404", "No adapter found for /x"), ("500", "out of memory")] {
         assert!(matches!(loaded(status, other).await, Err(WorkerError::AdapterUnavailable(_))), "{other}");
     }
+}
+
+/// llama.cpp does not see a client go whose request waits there.
+#[tokio::test]
+async fn a_llamacpp_is_sent_no_more_than_it_has_slots() {
+    let server = Server::new().await;
+    let config = LlamaCppConfig { remote: server.remote(""), adapters: Vec::new() };
+    let driver = LlamaCpp::start(config).expect("a good URL");
+    let mut looks = server.accept().await;
+    let known = async {
+        while driver.status().slots != Some(1) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = known => {}
+        asked = llamacpp(&mut looks, &[], 1) => panic!("asked for tokens: {asked:?}"),
+    }
+    // The connection of the looks is free by now.
+    let (first, _) = tokio::join!(driver.generate(call(request())), async {
+        llamacpp(&mut looks, &[], 1).await;
+        looks.write(HEAD).await;
+        looks.event(&piece("one", "null")).await;
+    });
+    let mut first = first.expect("it began").events;
+    first.next().await.expect("an event").expect("no error");
+
+    let sent = async { server.accept().await };
+    {
+        let waiting = driver.generate(call(request()));
+        let waits = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            driver.waiting()
+        };
+        tokio::select! {
+            _ = waiting => panic!("there is one slot"),
+            _ = sent => panic!("it was sent all the same"),
+            waits = waits => assert_eq!(waits, 1),
+        }
+    }
+    assert_eq!(driver.waiting(), 0, "it has left");
+    drop(first);
+    let script = async {
+        let mut connection = server.accept().await;
+        llamacpp(&mut connection, &[], 1).await;
+        connection.answer("two").await;
+        // What it has now is asked for again, since the connection is new.
+        let mut asked = server.accept().await;
+        llamacpp(&mut asked, &[], 1).await
+    };
+    let second = tokio::select! {
+        second = driver.generate(call(request())) => second.expect("the slot is free").events,
+        asked = script => panic!("asked for more tokens: {asked:?}"),
+    };
+    let events: Vec<Event> = second.map(|event| event.expect("no error")).collect().await;
+    assert_eq!(text(&events), "two");
 }
