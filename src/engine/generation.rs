@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use tenantry_types::FinishReason;
 use thiserror::Error;
 use tokio::sync::mpsc::Receiver;
 
@@ -16,7 +17,6 @@ use super::sampler::TokenDetail;
 use super::sequence::{Step, Switch};
 use super::stop::StopStrings;
 use super::text::TextDecoder;
-use tenantry_types::FinishReason;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {

@@ -36,9 +36,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::{io, thread};
 
-use thiserror::Error;
-
 use tenantry_types::Sampling;
+use thiserror::Error;
 
 pub use adapter::Adapter;
 pub use budget::Budget;

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::kernels::Isa;
 use tenantry_types::Sampling;
+
+use super::kernels::Isa;
 
 /// Tokens this much less likely than the best, in natural logarithm, add nothing to a sum of `f32`s.
 const NEGLIGIBLE: f32 = 25.0;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tenantry_types::FinishReason;
+
 use super::adapter::Adapter;
 use super::cache::SequenceCache;
 use super::sampler::{Sampled, Sampler, TokenDetail};
 use super::{Job, StepSender};
-use tenantry_types::FinishReason;
 
 /// Turned off by a reader that wants no more of one sequence.
 #[derive(Debug, Clone, Default)]
