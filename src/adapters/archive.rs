@@ -15,6 +15,8 @@ use super::{CONFIG_FILE, WEIGHTS_FILE};
 
 /// Entries that are looked at.
 const ENTRIES: usize = 1_000;
+/// The longest name, and the longest extended header.
+const EXTENDED: u64 = 64 << 10;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Takes the adapter's files out of `archive` into `folder`; `most` bytes of
@@ -23,15 +25,62 @@ pub(super) fn unpack(archive: &Path, folder: &Path, most: u64) -> Result<(), Pub
     let mut file = File::open(archive).map_err(broken)?;
     let mut magic = [0; 2];
     let read = file.read(&mut magic).map_err(broken)?;
+    let packed = magic[..read] == GZIP;
+    file.rewind().map_err(broken)?;
+    {
+        let file = BufReader::new(&mut file);
+        if packed { look_through(GzDecoder::new(file), most) } else { look_through(file, most) }?;
+    }
     file.rewind().map_err(broken)?;
     let file = BufReader::new(file);
-    if magic[..read] == GZIP { from_tar(GzDecoder::new(file), folder, most) } else { from_tar(file, folder, most) }
+    if packed { from_tar(GzDecoder::new(file), folder, most) } else { from_tar(file, folder, most) }
 }
 
-fn from_tar(source: impl Read, folder: &Path, most: u64) -> Result<(), PublishError> {
+/// Looks at the headers alone. Long names and extended headers are entries of
+/// their own, which the reader takes into memory whole: they have to be short.
+fn look_through(source: impl Read, most: u64) -> Result<(), PublishError> {
     // One byte more tells a source that is too long from one that is just long enough.
     let mut archive = tar::Archive::new(source.take(most.saturating_add(1)));
     let mut unpacked = 0_u64;
+    for (index, entry) in archive.entries().map_err(broken)?.raw(true).enumerate() {
+        let mut entry = entry.map_err(broken)?;
+        // A header may claim any size.
+        unpacked = unpacked.saturating_add(entry.size());
+        if unpacked > most {
+            return Err(unsafe_(format!("it unpacks to more than {most} bytes")));
+        }
+        // A file has up to three such before it.
+        if index >= 4 * ENTRIES {
+            return Err(unsafe_(format!("it has more than {ENTRIES} entries")));
+        }
+        let kind = entry.header().entry_type();
+        let extends = kind.is_gnu_longname()
+            || kind.is_gnu_longlink()
+            || kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions();
+        if extends && entry.size() > EXTENDED {
+            return Err(unsafe_(format!("it has a name or an extended header of more than {EXTENDED} bytes")));
+        }
+        // Both say where entries lie, so that whoever reads them sees other entries than who does not.
+        let moves = match kind.is_pax_local_extensions() || kind.is_pax_global_extensions() {
+            true => has_size(&mut entry)?,
+            false => kind.is_gnu_sparse(),
+        };
+        if moves {
+            return Err(unsafe_("it has files with holes, or sizes beside those of its headers".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn has_size(entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, PublishError> {
+    let mut records = Vec::new();
+    entry.read_to_end(&mut records).map_err(broken)?;
+    Ok(records.windows(6).any(|text| text == b" size=") || records.windows(12).any(|text| text == b" GNU.sparse."))
+}
+
+fn from_tar(source: impl Read, folder: &Path, most: u64) -> Result<(), PublishError> {
+    let mut archive = tar::Archive::new(source.take(most.saturating_add(1)));
     // Where the first of the files was found; the others have to lie beside it.
     let mut place = None;
     for (index, entry) in archive.entries().map_err(broken)?.enumerate() {
@@ -49,11 +98,6 @@ fn from_tar(source: impl Read, folder: &Path, most: u64) -> Result<(), PublishEr
             tar::EntryType::Regular | tar::EntryType::Continuous => {}
             tar::EntryType::Directory | tar::EntryType::XGlobalHeader => continue,
             _ => return Err(unsafe_(format!("`{shown}` is neither a file nor a folder"))),
-        }
-        // A header may claim any size.
-        unpacked = unpacked.saturating_add(entry.size());
-        if unpacked > most {
-            return Err(unsafe_(format!("it unpacks to more than {most} bytes")));
         }
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if ![CONFIG_FILE, WEIGHTS_FILE, "adapter_model.bin"].contains(&name) {
@@ -172,6 +216,30 @@ mod tests {
         assert_eq!(says(u64::MAX / 2), large);
         // The archive's reader finds by itself that no file ends there.
         assert!(matches!(says(u64::MAX - 100), PublishError::BrokenArchive(_)));
+    }
+
+    #[test]
+    fn what_the_reader_would_take_into_memory_is_short() {
+        let says = |entries: &[(&str, tar::EntryType, &[u8])]| match unpacked(&archive(entries), 8 << 20) {
+            Err(PublishError::UnsafeArchive(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        let long = vec![b'n'; (EXTENDED + 1) as usize];
+        for kind in [
+            tar::EntryType::GNULongName,
+            tar::EntryType::GNULongLink,
+            tar::EntryType::XHeader,
+            tar::EntryType::XGlobalHeader,
+        ] {
+            let refused = says(&[("long", kind, &long), (CONFIG_FILE, FILE, b"{}")]);
+            assert_eq!(refused, "it has a name or an extended header of more than 65536 bytes");
+        }
+        let holes = "it has files with holes, or sizes beside those of its headers";
+        assert_eq!(says(&[("x", tar::EntryType::XHeader, b"12 size=999\n"), (CONFIG_FILE, FILE, b"{}")]), holes);
+        assert_eq!(says(&[(CONFIG_FILE, tar::EntryType::GNUSparse, b"{}")]), holes);
+        let name = tar::EntryType::GNULongName;
+        let named = archive(&[("long", name, b"a/adapter_config.json\0"), ("short", FILE, b"{}")]);
+        assert_eq!(unpacked(&named, 1 << 20).expect("a long name is one"), [CONFIG_FILE]);
     }
 
     #[test]

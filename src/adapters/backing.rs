@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use ulid::Ulid;
@@ -39,7 +39,7 @@ pub(super) struct Backing {
     pub(super) store: Store,
     pub(super) copies: Copies,
     pub(super) inspect: Arc<dyn Inspect>,
-    pub(super) places: Semaphore,
+    pub(super) places: Arc<Semaphore>,
     pub(super) metrics: Arc<Metrics>,
     /// The poller and the sweeper.
     pub(super) tasks: OnceLock<[AbortOnDropHandle<()>; 2]>,
@@ -58,7 +58,7 @@ impl Backing {
             store: Store::open(&config.artifacts)?,
             copies: Copies::new(config.data_dir.join("cache")),
             inspect,
-            places: Semaphore::new(PUBLISHES),
+            places: Arc::new(Semaphore::new(PUBLISHES)),
             metrics,
             tasks: OnceLock::new(),
             config,
@@ -151,13 +151,23 @@ impl Backing {
     }
 
     /// The source's files in a folder.
-    pub(super) async fn staged(&self, source: &Source, staging: &Staging) -> Result<PathBuf, PublishError> {
+    /// Unpacking goes on where nobody waits for it any more, so it has its part
+    /// of the `place`.
+    pub(super) async fn staged(
+        &self,
+        source: &Source,
+        staging: &Arc<Staging>,
+        place: &Arc<OwnedSemaphorePermit>,
+    ) -> Result<PathBuf, PublishError> {
         let most = self.config.max_adapter_bytes;
         match source {
             Source::Folder(folder) => Ok(folder.clone()),
             Source::Archive(file) => {
-                let (file, folder) = (file.clone(), staging.path().to_owned());
-                let unpack = tokio::task::spawn_blocking(move || archive::unpack(&file, &folder, most + (2 << 20)));
+                let (file, folder, place) = (file.clone(), staging.clone(), place.clone());
+                let unpack = tokio::task::spawn_blocking(move || {
+                    let _place = place;
+                    archive::unpack(&file, folder.path(), most + (2 << 20))
+                });
                 let panicked = |_| Err(PublishError::Internal("reading the archive panicked".to_owned()));
                 unpack.await.unwrap_or_else(panicked)?;
                 Ok(staging.path().to_owned())

@@ -41,23 +41,36 @@ impl Catalogue {
     }
 
     /// Records what an artifact answers. It is known here at once, and to all
-    /// gateways once the database has it. What was recorded before stays.
-    pub async fn record_probe(&self, base: &BaseName, digest: &str, probe: Option<Probe>) {
+    /// gateways once what is returned has run: the database then has it. What
+    /// was recorded before stays.
+    pub fn record_probe(
+        self: &Arc<Self>,
+        base: &BaseName,
+        digest: &str,
+        probe: Option<Probe>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let row = ProbeRow {
             base: base.to_string(),
             digest: digest.to_owned(),
             probe: probe.as_ref().map(|probe| serde_json::to_string(probe).expect("texts and a number")),
         };
         self.probes.keep(base, digest, probe);
+        let catalogue = self.clone();
+        async move { catalogue.write_probe(&row).await }
+    }
+
+    async fn write_probe(&self, row: &ProbeRow) {
         let Some(backing) = &self.backing else { return };
         let written = async {
             backing.ready().await?;
-            backing.database.record_probe(&row, now()).await
+            backing.database.record_probe(row, now()).await
         };
         match written.await {
             // Another gateway may have been first.
             Ok(()) => self.refresh().await,
-            Err(Down(why)) => warn!(%base, digest, why, "an adapter's probe is known to this gateway alone"),
+            Err(Down(why)) => {
+                warn!(base = row.base, digest = row.digest, why, "an adapter's probe is known to this gateway alone");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 use ulid::Ulid;
@@ -79,12 +80,14 @@ impl Catalogue {
         if !backing.inspect.knows(base) {
             return Err(PublishError::UnknownBase(base.to_string()));
         }
-        let _place = backing.places.acquire().await.expect("nobody closes it");
-        let staging = self.staging()?;
-        let folder = backing.staged(source, &staging).await?;
+        let place = Arc::new(backing.places.clone().acquire_owned().await.expect("nobody closes it"));
+        let staging = Arc::new(self.staging()?);
+        let folder = backing.staged(source, &staging, &place).await?;
         let (inspect, base_name, inspected) = (backing.inspect.clone(), base.clone(), folder.clone());
         let most = backing.config.max_adapter_bytes;
+        let held = (place.clone(), staging.clone());
         let reading = tokio::task::spawn_blocking(move || {
+            let _held = held;
             let found = inspect.inspect(&base_name, &inspected)?;
             let files = Files::read(&inspected, most)?;
             // What was checked and what is stored are the same bytes.

@@ -15,8 +15,7 @@ use crate::worker::{Call, Driver, WorkerError};
 /// The longest that one probe may take: it is a few tokens.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A worker whose queue is full is asked again, so often and so much later.
-const TRIES: u32 = 20;
+/// A worker whose queue is full is asked again so much later.
 const LATER: Duration = Duration::from_millis(100);
 
 /// Whose requests probes are, where the engine keeps tenants apart. No tenant
@@ -121,14 +120,18 @@ impl Prover {
         };
         let late = |_| Err(WorkerError::AdapterUnavailable("it did not answer its probe in time".to_owned()));
         let asking = async {
-            for _ in 1..TRIES {
+            loop {
                 match self.answer(call.clone()).await {
                     // A full queue says nothing of the adapter.
                     Err(WorkerError::Busy) => tokio::time::sleep(LATER).await,
+                    // A request of ours: whoever waits for the load has asked something else.
+                    Err(WorkerError::Refused(error)) => {
+                        let why = error.detail().unwrap_or(error.message());
+                        return Err(WorkerError::AdapterUnavailable(format!("it refuses the probe: {why}")));
+                    }
                     answered => return answered,
                 }
             }
-            self.answer(call).await
         };
         tokio::time::timeout(LIMIT, asking).await.unwrap_or_else(late)
     }

@@ -278,15 +278,15 @@ impl Worker {
             idle: self.leases() == 0 && others == 0,
             ready: (sight.ready + cold).as_secs_f64(),
             victim_idle: sight.victim_idle.map_or(f64::INFINITY, |idle| idle.as_secs_f64()),
-            saved: before.map_or(0.0, |before| self.saved(before, sight.presence)),
+            saved: before.map_or(0.0, |before| self.saved(before, sight.presence, adapter)),
             rank: rank(salt, &self.name),
         };
         (candidate, sight.refused)
     }
 
     /// Seconds that the worker does not spend on what it has seen before.
-    fn saved(&self, before: &Before, presence: Presence) -> f64 {
-        match (before.worker == self.name && presence == Presence::Resident, self.driver.caches_prefixes()) {
+    fn saved(&self, before: &Before, presence: Presence, adapter: Option<&AdapterKey>) -> f64 {
+        match (before.worker == self.name && presence == Presence::Resident, self.driver.caches_prefixes(adapter)) {
             (true, true) => self.load.reading(before.bytes),
             // It saves nothing, but is as good as any other.
             (true, false) => 1e-6,

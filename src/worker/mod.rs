@@ -80,9 +80,10 @@ pub trait Driver: Send + Sync + 'static {
         false
     }
 
-    /// Whether the engine keeps what it computed of a prompt for the next one
-    /// that begins alike.
-    fn caches_prefixes(&self) -> bool {
+    /// Whether the engine keeps what it computed of a prompt for the tenant's
+    /// next one that begins alike and is for the same adapter.
+    fn caches_prefixes(&self, adapter: Option<&AdapterKey>) -> bool {
+        let _ = adapter;
         false
     }
 }

@@ -131,7 +131,7 @@ impl Driver for Held {
         self.driver.batch_invariant()
     }
 
-    fn caches_prefixes(&self) -> bool {
-        self.driver.caches_prefixes()
+    fn caches_prefixes(&self, adapter: Option<&AdapterKey>) -> bool {
+        self.driver.caches_prefixes(adapter)
     }
 }

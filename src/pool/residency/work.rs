@@ -28,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 const FIRST_GUESS: Duration = Duration::from_millis(50);
 /// How long an engine that may load only while it runs nothing is waited for.
 const QUIET: Duration = Duration::from_secs(5);
+/// So much later an engine that runs something is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a restarted worker is kept from requests while others can serve.
 const RESTORE: Duration = Duration::from_secs(60);
 /// How long nobody has to use an adapter before its probe is recorded beside requests.
@@ -204,10 +206,11 @@ impl Shared {
             Err(error) => {
                 warn!(worker = %self.worker, adapter = %key, %error, "adapter not loaded");
                 entries.remove(&key, born);
-                if let WorkerError::AdapterMismatch(_) = error {
-                    entries.failures.quarantine(&key, &error, Instant::now());
-                } else {
-                    entries.failures.failed(&key, &error, Instant::now());
+                match error {
+                    WorkerError::AdapterMismatch(_) => entries.failures.quarantine(&key, &error, Instant::now()),
+                    // A full queue says nothing of the adapter.
+                    WorkerError::Busy => {}
+                    _ => entries.failures.failed(&key, &error, Instant::now()),
                 }
                 Err(error)
             }
@@ -311,7 +314,9 @@ impl Shared {
                 return "unproven";
             }
         };
-        self.catalogue.record_probe(base, &key.digest, probe).await;
+        let written = self.catalogue.record_probe(base, &key.digest, probe);
+        // Nobody waits for a database.
+        self.tasks.spawn_on(written, &self.runtime);
         outcome
     }
 
@@ -372,7 +377,20 @@ impl Shared {
             return Ok(None);
         }
         let busy = |_| WorkerError::AdapterUnavailable("the engine may load only while it runs nothing".to_owned());
-        tokio::time::timeout(QUIET, self.activity.alone()).await.map(Some).map_err(busy)
+        let quiet = async {
+            let alone = self.activity.alone().await;
+            let since = Instant::now();
+            // What it runs for other gateways only its own account tells.
+            loop {
+                let status = self.driver.status();
+                let told = status.held.as_ref().is_none_or(|held| held.as_of > since);
+                if told && status.batch_rows + status.waiting == 0 {
+                    return alone;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(QUIET, quiet).await.map(Some).map_err(busy)
     }
 
     fn took(&self, load: Duration) {

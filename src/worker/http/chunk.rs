@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
 
+use super::upstream::{error_text, invalid};
 use crate::types::{Delta, Event, Extra, FinishReason, GenerateRequest, TokenLogprob, TopLogprob, Usage};
 use crate::worker::WorkerError;
 
@@ -116,7 +117,12 @@ impl Reader {
             _ => return failed("a chunk of its answer is not a JSON object"),
         };
         if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
-            return failed(&format!("it said: {}", shortened(&error.to_string())));
+            let said = format!("it said: {}", shortened(&error.to_string()));
+            return match error.get("code").and_then(Value::as_u64) {
+                // The request's own fault is none of the worker's.
+                Some(400 | 413 | 422) => Err(WorkerError::Refused(invalid(data, &error_text(data)).with_detail(said))),
+                _ => failed(&said),
+            };
         }
         self.model.check(chunk.get("model").and_then(Value::as_str))?;
         let usage = chunk.get("usage").and_then(read_usage);

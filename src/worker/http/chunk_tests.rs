@@ -204,3 +204,12 @@ fn a_dated_model_is_the_one_that_was_asked_for_and_a_sibling_is_not() {
     assert!(check(Some("gpt-x")) && check(Some("gpt-x-2025-01-31")) && check(None));
     assert!(!check(Some("gpt-x-mini")) && !check(Some("gpt-x5")) && !check(Some("gpt")) && !check(Some("gpt-x-")));
 }
+
+#[test]
+fn an_error_within_a_stream_is_the_requests_or_the_workers() {
+    let request = request(true, 1, 1);
+    let said = |code: u32| json!({"error": {"code": code, "message": "no such thing", "type": "x"}});
+    let told = |code: u32| read(&mut reader(&request, false), &[said(code)]).expect_err("an error");
+    assert!(matches!(told(400), WorkerError::Refused(_)));
+    assert!(matches!(told(500), WorkerError::Failed(_)));
+}

@@ -193,7 +193,12 @@ impl Driver for LlamaCpp {
             };
             let place = self.places.take(call.request.choices).await;
             let shares = self.shares(call.adapter.as_ref())?;
-            let ours = if shares.is_empty() { Vec::new() } else { vec![("lora", Value::from(shares.clone()))] };
+            let mut ours = if shares.is_empty() { Vec::new() } else { vec![("lora", Value::from(shares.clone()))] };
+            if call.adapter.is_none() {
+                // It keeps prompts as long as the list of adapters is the same, and every tenant's list of
+                // none is: how much of a prompt was kept would tell another's.
+                ours.push(("cache_prompt", Value::Bool(false)));
+            }
             let check = ModelCheck::Equal(model.to_owned());
             let generation = Generation { request: &call.request, model, check, prefix: "/v1", ours };
             let timeouts = self.remote.timeouts();
@@ -229,8 +234,8 @@ impl Driver for LlamaCpp {
         status
     }
 
-    fn caches_prefixes(&self) -> bool {
-        true
+    fn caches_prefixes(&self, adapter: Option<&AdapterKey>) -> bool {
+        adapter.is_some()
     }
 }
 

@@ -108,7 +108,7 @@ impl Driver for OpenAi {
         Status { unhealthy, ..Status::default() }
     }
 
-    fn caches_prefixes(&self) -> bool {
+    fn caches_prefixes(&self, _: Option<&AdapterKey>) -> bool {
         true
     }
 }

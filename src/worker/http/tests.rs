@@ -299,6 +299,9 @@ async fn refusals_are_told_in_our_words() {
     assert!(matches!(refused("503", json!({})).await, WorkerError::Unavailable(_)));
     assert!(matches!(refused("404", json!({})).await, WorkerError::Unavailable(_)));
     assert!(matches!(refused("500", json!({})).await, WorkerError::Failed(_)));
+    // llama.cpp, where the template will not have the messages: a tenant must not stop a worker by it.
+    let template = json!({"error": {"code": 500, "message": "Jinja Exception: Conversation roles must alternate"}});
+    assert!(matches!(refused("500", template).await, WorkerError::Refused(_)));
     assert!(matches!(refused("401", json!({})).await, WorkerError::Failed(_)));
 }
 

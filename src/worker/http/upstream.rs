@@ -202,11 +202,13 @@ fn refusal(status: StatusCode, body: &[u8], missing: impl FnOnce(String) -> Work
         404 => missing(detail),
         429 => WorkerError::Busy,
         408 | 502..=504 => WorkerError::Unavailable(detail),
+        // llama.cpp's, where the model's template refuses the messages.
+        500 if text.contains("Jinja Exception") => WorkerError::Refused(invalid(body, &text).with_detail(detail)),
         _ => WorkerError::Failed(detail),
     }
 }
 
-fn invalid(body: &[u8], text: &str) -> Error {
+pub(super) fn invalid(body: &[u8], text: &str) -> Error {
     let error: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let error = error.get("error").unwrap_or(&error);
     let said = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or_default();

@@ -207,7 +207,7 @@ impl Driver for Vllm {
         self.known.mixes_up_adapters()
     }
 
-    fn caches_prefixes(&self) -> bool {
+    fn caches_prefixes(&self, _: Option<&AdapterKey>) -> bool {
         true
     }
 }

@@ -1,6 +1,7 @@
 //! A real Tenantry in this process, on free ports, with real weights.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -52,13 +53,13 @@ impl Server {
     }
 
     /// Runs `test` against the quickstart's tenants; afterwards nothing may be held.
-    pub(crate) async fn with<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Self>) -> F) {
+    pub(crate) async fn with<F: Future<Output = ()>>(test: impl FnOnce(Arc<Self>) -> F) {
         Self::with_config(&quickstart_like(""), test).await;
     }
 
     pub(crate) async fn with_config<F: Future<Output = ()>>(
         config: &str,
-        test: impl FnOnce(std::sync::Arc<Self>) -> F,
+        test: impl FnOnce(Arc<Self>) -> F,
     ) {
         let server = std::sync::Arc::new(Self::start(config).await);
         test(server.clone()).await;
@@ -85,7 +86,7 @@ impl Server {
         self.app.gateway().held()
     }
 
-    pub(crate) fn catalogue(&self) -> &tenantry::adapters::Catalogue {
+    pub(crate) fn catalogue(&self) -> &Arc<tenantry::adapters::Catalogue> {
         self.app.gateway().catalogue()
     }
 

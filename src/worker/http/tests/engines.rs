@@ -36,7 +36,7 @@ async fn what_a_workers_own_network_or_caches_hold_cannot_be_asked_for() {
 }
 
 /// llama.cpp's server with these files as its adapters: answers what it is
-/// asked until a request for tokens comes, whose list it returns.
+/// asked until a request for tokens comes, whose body it returns.
 async fn llamacpp(connection: &mut Connection, files: &[&str], slots: usize) -> Option<Value> {
     loop {
         let mut read = Vec::new();
@@ -53,7 +53,7 @@ async fn llamacpp(connection: &mut Connection, files: &[&str], slots: usize) -> 
         if request.contains("/chat/completions") {
             let (_, body) = request.split_once("\r\n\r\n").expect("a body");
             let body: Value = serde_json::from_str(body).expect("JSON");
-            return Some(body["lora"].clone());
+            return Some(body);
         }
         let adapter = |(id, file): (usize, &&str)| json!({"id": id, "path": format!("/x/{file}"), "scale": 0.0});
         let body = match request.contains("/lora-adapters") {
@@ -119,6 +119,7 @@ async fn a_llamacpp_that_came_back_with_other_ids_answers_nobody_with_them() {
     assert!(matches!(&answers[1], Err(WorkerError::Unavailable(_))), "{answers:?}");
     assert_eq!(answers[2].as_deref(), Ok("mine"));
     let list = |first: f64, second: f64| Some(json!([{"id": 0, "scale": first}, {"id": 1, "scale": second}]));
+    let lists: Vec<_> = lists.into_iter().map(|body| body.map(|body| body["lora"].clone())).collect();
     assert_eq!(lists, [list(1.0, 0.0), list(1.0, 0.0), list(0.0, 1.0)]);
     let other = |tenant: &str| AdapterKey { tenant: TenantId::new(tenant), ..mine.clone() };
     assert!(driver.accepts(&mine) && driver.accepts(&other("globex")) && !driver.accepts(&other("initech")));
@@ -183,7 +184,9 @@ async fn a_llamacpp_is_sent_no_more_than_it_has_slots() {
     }
     // The connection of the looks is free by now.
     let (first, _) = tokio::join!(driver.generate(call(request())), async {
-        llamacpp(&mut looks, &[], 1).await;
+        let body = llamacpp(&mut looks, &[], 1).await.expect("a request for tokens");
+        // What it keeps of a base model's prompts would be every tenant's.
+        assert_eq!(body["cache_prompt"], json!(false));
         looks.write(HEAD).await;
         looks.event(&piece("one", "null")).await;
     });

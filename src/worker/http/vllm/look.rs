@@ -50,7 +50,8 @@ impl Seen {
 
 impl Known {
     pub(super) fn mixes_up_adapters(&self) -> bool {
-        self.engine().version.is_some_and(|version| version < SAFE_LOADING)
+        // One that does not say which it is may be.
+        self.engine().version.is_none_or(|version| version < SAFE_LOADING)
     }
 
     /// Asks it how it is.
