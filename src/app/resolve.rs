@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::adapters::Artifact;
 use crate::auth::Keyring;
-use crate::types::{AdapterKey, BaseName, ModelRoute, Tenant, TenantId};
+use crate::types::{AdapterKey, BaseName, Caller, Key, ModelRoute, Tenant, TenantId};
 
 use crate::config::{AdapterEntry, Config, Digests, ModelAlias};
 
@@ -49,9 +49,17 @@ impl Config {
                 }),
             };
             let models = tenant.models.iter().map(|(name, alias)| (name.clone(), route(alias))).collect();
-            let shared = Arc::new(Tenant { id: tenant.id.clone(), limits: tenant.limits.clone(), models });
+            let shared = Arc::new(Tenant {
+                id: tenant.id.clone(),
+                limits: tenant.limits.clone(),
+                model_limits: tenant.model_limits.clone(),
+                share: tenant.share.clone(),
+                models,
+            });
             for key in &tenant.keys {
-                keyring.insert(key.hash, shared.clone()).expect("no two keys of a configuration are the same");
+                let of_key = Key { name: key.name.clone(), limits: key.limits.clone(), priority: key.priority };
+                let caller = Caller { tenant: shared.clone(), key: Arc::new(of_key) };
+                keyring.insert(key.hash, caller).expect("no two keys of a configuration are the same");
             }
         }
         keyring
@@ -103,7 +111,7 @@ mod tests {
         let resolved = config.resolve(&config.adapters.iter().map(digest).collect());
         assert_eq!(resolved.bases, [BaseName::new("one")]);
 
-        let acme = resolved.keyring.authenticate(Some(b"Bearer sk-demo-acme")).expect("a known key");
+        let acme = resolved.keyring.authenticate(Some(b"Bearer sk-demo-acme")).expect("a known key").tenant;
         assert_eq!(acme.models["one"].adapter, None);
         let key = acme.models["assistant"].adapter.as_ref().expect("an adapter");
         assert_eq!((&*key.name, key.revision, &*key.digest), ("pirate", 1, "digest of pirate"));

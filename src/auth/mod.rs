@@ -1,4 +1,4 @@
-//! Who is calling? A bearer key leads to its tenant.
+//! Who is calling? A bearer key leads to itself and its tenant.
 //!
 //! Keys are known by their SHA-256 alone and are looked up by it, never
 //! compared as text, so neither a memory dump of the configuration nor the
@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::types::{Tenant, TenantId};
+use crate::types::{Caller, Tenant, TenantId};
 
 pub use key::{KeyHash, NewKey};
 
 /// Every key of every tenant.
 #[derive(Debug, Default)]
 pub struct Keyring {
-    tenants: HashMap<KeyHash, Arc<Tenant>>,
+    callers: HashMap<KeyHash, Caller>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -35,50 +35,48 @@ pub enum AuthError {
 
 impl Keyring {
     /// `None` where two tenants would share a key.
-    pub fn insert(&mut self, key: KeyHash, tenant: Arc<Tenant>) -> Option<()> {
-        match self.tenants.insert(key, tenant) {
+    pub fn insert(&mut self, key: KeyHash, caller: Caller) -> Option<()> {
+        match self.callers.insert(key, caller) {
             None => Some(()),
             Some(_) => None,
         }
     }
 
     pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
-        self.tenants.values().find(|tenant| tenant.id == *id).cloned()
+        self.callers.values().map(|caller| &caller.tenant).find(|tenant| tenant.id == *id).cloned()
     }
 
-    /// The tenant whose key the value of an `authorization` header (or the
+    /// Whose key the value of an `authorization` header (or the
     /// gRPC metadata of that name) carries.
-    pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Arc<Tenant>, AuthError> {
+    pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Caller, AuthError> {
         let value = authorization.ok_or(AuthError::Missing)?.trim_ascii();
         let (scheme, key) = value.split_at_checked(7).ok_or(AuthError::Scheme)?;
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return Err(AuthError::Scheme);
         }
-        self.tenants.get(&KeyHash::of(key.trim_ascii())).cloned().ok_or(AuthError::UnknownKey)
+        self.callers.get(&KeyHash::of(key.trim_ascii())).cloned().ok_or(AuthError::UnknownKey)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::TenantLimits;
+    use crate::types::{Key, Limits};
 
     fn keyring() -> Keyring {
-        let tenant = Tenant {
-            id: TenantId::new("acme"),
-            limits: TenantLimits { concurrent_generations: 1 },
-            models: Default::default(),
-        };
+        let tenant = Tenant::new(TenantId::new("acme"), Limits::default(), Default::default());
+        let key = Key::named("one");
         let mut keyring = Keyring::default();
-        keyring.insert(KeyHash::of(b"sk-1"), Arc::new(tenant)).expect("the ring was empty");
+        let caller = Caller { tenant: Arc::new(tenant), key: Arc::new(key) };
+        keyring.insert(KeyHash::of(b"sk-1"), caller).expect("the ring was empty");
         keyring
     }
 
     #[test]
     fn a_known_key_leads_to_its_tenant_whatever_the_schemes_case() {
         for value in ["Bearer sk-1", "bearer sk-1", "BEARER  sk-1 "] {
-            let tenant = keyring().authenticate(Some(value.as_bytes())).expect(value);
-            assert_eq!(tenant.id.as_str(), "acme");
+            let caller = keyring().authenticate(Some(value.as_bytes())).expect(value);
+            assert_eq!((caller.tenant.id.as_str(), &*caller.key.name), ("acme", "one"));
         }
     }
 

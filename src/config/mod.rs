@@ -11,6 +11,7 @@ mod catalogue;
 mod discovery;
 mod duration;
 mod env;
+mod limits;
 mod load;
 mod problem;
 mod secret;
@@ -32,7 +33,7 @@ use std::time::Duration;
 
 use crate::auth::KeyHash;
 use crate::telemetry::LogConfig;
-use crate::types::{BaseName, TenantId, TenantLimits};
+use crate::types::{BaseName, Limits, Priority, Share, TenantId};
 
 pub use discovery::{
     DiscoverConfig, DnsConfig, DnsName, KubernetesApi, KubernetesConfig, PortConfig, Scheme, SourceConfig,
@@ -235,7 +236,10 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantConfig {
     pub id: TenantId,
-    pub limits: TenantLimits,
+    pub limits: Limits,
+    /// By model name, whether or not there is one yet.
+    pub model_limits: BTreeMap<Arc<str>, Limits>,
+    pub share: Share,
     pub keys: Vec<TenantKey>,
     pub models: BTreeMap<Arc<str>, ModelAlias>,
 }
@@ -243,8 +247,11 @@ pub struct TenantConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantKey {
     pub hash: KeyHash,
-    /// What operators call the key.
-    pub name: Option<String>,
+    /// What operators call the key: unlike the tenant's others.
+    pub name: Arc<str>,
+    pub limits: Limits,
+    /// `None` for the tenant's.
+    pub priority: Option<Priority>,
     /// The key itself, where it is a demonstration key and so no secret.
     pub demo: Option<String>,
 }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::auth::KeyHash;
-use crate::types::{BaseName, TenantId, TenantLimits};
+use crate::types::{BaseName, Limits, Share, TenantId};
 
-use super::section::{Entry, Findings, Section, number, text};
+use super::limits::{self, PRIORITIES};
+use super::section::{Entry, Findings, Section, choice, number, text};
 use super::validate::{Folder, id, model_name};
 use super::workers::no_base;
 use super::{AdapterEntry, BaseConfig, ModelAlias, TenantConfig, TenantKey};
@@ -15,6 +16,9 @@ use super::{AdapterEntry, BaseConfig, ModelAlias, TenantConfig, TenantKey};
 /// Demonstration keys stand in the file as they are, so each says of itself
 /// that it is public.
 const DEMO_PREFIX: &str = "sk-demo-";
+
+/// Generations that a tenant may have at one time, where it is not said.
+const CONCURRENT: u64 = 64;
 
 /// What is read of the tenants, and what must be unlike across them.
 pub(super) struct Tenants<'a> {
@@ -58,26 +62,39 @@ impl<'a> Tenants<'a> {
         let id = id.unwrap_or_else(|| TenantId::new(""));
         self.ids.entry(id.clone()).or_insert(id_path);
 
-        let mut limits = section.section("limits");
-        let concurrent = limits.optional("concurrent_generations", number(1..=1_000_000)).unwrap_or(64);
-        limits.finish();
+        let own_limits = limits::limits(section.section("limits"));
+        let concurrent_generations = own_limits.concurrent_generations.or(Some(CONCURRENT));
+        let own_limits = Limits { concurrent_generations, ..own_limits };
+        let usual = Share::default();
+        let share = Share {
+            weight: section.optional("weight", number(1..=1000)).map_or(usual.weight, |weight| weight as u32),
+            priority: section.optional("priority", choice(&PRIORITIES)).unwrap_or(usual.priority),
+            max_waiting: section
+                .optional("max_waiting", number(0..=1_000_000))
+                .map_or(usual.max_waiting, |most| most as usize),
+        };
 
         section.require_entries("keys");
-        let keys = section.list("keys").into_iter().filter_map(|entry| self.key(entry)).collect();
+        let mut names = Vec::new();
+        let keys = section.list("keys").into_iter().filter_map(|entry| self.key(entry, &mut names)).collect();
         let mut own = Vec::new();
         for entry in section.list("adapters") {
             self.adapter(&id, entry, &mut own);
         }
         let models = section.named("models").into_iter().filter_map(|(name, entry)| self.model(name, entry, &own));
         let models = models.collect();
+        let model_limits = section.named("model_limits").into_iter().map(|(name, entry)| {
+            self.findings.check(&entry.path, model_name(name));
+            (name.into(), limits::limits(Section::of(entry, self.findings)))
+        });
+        let model_limits = model_limits.collect();
         section.finish();
 
         self.adapters.extend(own);
-        let limits = TenantLimits { concurrent_generations: concurrent as u32 };
-        self.tenants.push(TenantConfig { id, limits, keys, models });
+        self.tenants.push(TenantConfig { id, limits: own_limits, model_limits, share, keys, models });
     }
 
-    fn key(&mut self, entry: Entry<'a>) -> Option<TenantKey> {
+    fn key(&mut self, entry: Entry<'a>, names: &mut Vec<Arc<str>>) -> Option<TenantKey> {
         let mut section = Section::of(entry, self.findings);
         let (sha256, demo) = (section.has("sha256"), section.has("demo"));
         if section.is_table() && sha256 == demo {
@@ -87,7 +104,10 @@ impl<'a> Tenants<'a> {
         let hash_path = section.child(if sha256 { "sha256" } else { "demo" });
         let hash = section.optional("sha256", |node| text(node)?.parse().map_err(|error| format!("{error}")));
         let demo = section.optional("demo", |node| text(node).and_then(demo_key));
+        let name_path = section.child("name");
         let name = section.optional("name", text);
+        let limits = limits::limits(section.section("limits"));
+        let priority = section.optional("priority", choice(&PRIORITIES));
         section.finish();
 
         let hash = hash.or_else(|| demo.as_ref().map(|key| KeyHash::of(key.as_bytes())))?;
@@ -95,7 +115,14 @@ impl<'a> Tenants<'a> {
             Some(first) => self.findings.add(&hash_path, format!("the same key as {first}")),
             None => drop(self.keys.insert(hash, hash_path)),
         }
-        Some(TenantKey { hash, name, demo })
+        let given = name.is_some();
+        // Its own name in accounts, where it was given none.
+        let name: Arc<str> = name.map_or_else(|| hash.to_string()[..12].into(), Arc::from);
+        if given && names.contains(&name) {
+            self.findings.add(&name_path, format!("the tenant has another key `{name}` already"));
+        }
+        names.push(name.clone());
+        Some(TenantKey { hash, name, limits, priority, demo })
     }
 
     fn adapter(&self, tenant: &TenantId, entry: Entry<'a>, own: &mut Vec<AdapterEntry>) {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::gateway::Config as GatewayConfig;
+use crate::gateway::{AdmissionConfig, Config as GatewayConfig, Order};
 use crate::telemetry::{LogConfig, LogFormat};
 
 use super::problem::Problem;
@@ -36,7 +36,8 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     }
     let shutdown = shutdown(root.section("shutdown"));
     let log = log(root.section("log"), &findings);
-    let gateway = gateway(root.section("gateway"), request_timeout);
+    let admission = queue(root.section("queue"));
+    let gateway = gateway(root.section("gateway"), request_timeout, admission);
     let catalogue = catalogue::catalogue(root.section("catalogue"), folder);
     let bases = workers::bases(&mut root, folder, &findings);
     let workers = workers::workers(&mut root, &bases, folder, &findings);
@@ -118,10 +119,26 @@ pub(super) fn log(mut section: Section<'_>, findings: &Findings<'_>) -> LogConfi
     log
 }
 
-fn gateway(mut section: Section<'_>, request_timeout: Duration) -> GatewayConfig {
-    let attempts = section.optional("attempts", number(1..=10)).unwrap_or(2) as u32;
+fn gateway(mut section: Section<'_>, request_timeout: Duration, admission: AdmissionConfig) -> GatewayConfig {
+    let usual = GatewayConfig::default().attempts;
+    let attempts = section.optional("attempts", number(1..=10)).map_or(usual, |attempts| attempts as u32);
     section.finish();
-    GatewayConfig { request_timeout, attempts }
+    GatewayConfig { request_timeout, attempts, admission }
+}
+
+fn queue(mut section: Section<'_>) -> AdmissionConfig {
+    let usual = AdmissionConfig::default();
+    let waits = Duration::from_millis(1)..=Duration::from_secs(3600);
+    let orders = [("fair", Order::Fair), ("arrival", Order::Arrival)];
+    let queue = AdmissionConfig {
+        max_wait: section.optional("max_wait", duration_in(waits)).unwrap_or(usual.max_wait),
+        max_waiting: section
+            .optional("max_waiting", number(0..=1_000_000))
+            .map_or(usual.max_waiting, |most| most as usize),
+        order: section.optional("order", choice(&orders)).unwrap_or(usual.order),
+    };
+    section.finish();
+    queue
 }
 
 /// Whether the second of two listeners could not be opened.

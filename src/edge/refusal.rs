@@ -48,6 +48,25 @@ pub(super) fn whole_seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }
 
+/// As Go writes it, which is how OpenAI's headers have it: `12ms`, `1.5s`, `6m0s`.
+pub(super) fn go_duration(length: Duration) -> String {
+    let millis = length.as_nanos().div_ceil(1_000_000);
+    let (minutes, rest) = (millis / 60_000, millis % 60_000);
+    if millis > 0 && millis < 1_000 {
+        return format!("{millis}ms");
+    }
+    let fraction = match rest % 1_000 {
+        0 => String::new(),
+        part => format!(".{part:03}").trim_end_matches('0').to_owned(),
+    };
+    let seconds = format!("{}{fraction}s", rest / 1_000);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +77,14 @@ mod tests {
         assert_eq!(quoted(&longest), longest);
         assert_eq!(quoted(&format!("{longest}é")), format!("{longest}…"));
         assert_eq!(quoted(""), "");
+    }
+
+    #[test]
+    fn lengths_are_written_as_go_writes_them() {
+        let written = |micros: u64| go_duration(Duration::from_micros(micros));
+        assert_eq!([0, 1, 12_000, 999_001].map(written), ["0s", "1ms", "12ms", "1s"]);
+        assert_eq!([1_000_000, 1_500_000, 59_700_000].map(written), ["1s", "1.5s", "59.7s"]);
+        assert_eq!([360_000_000, 3_723_004_000].map(written), ["6m0s", "1h2m3.004s"]);
     }
 
     #[test]

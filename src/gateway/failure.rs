@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use crate::admission::Refusal;
+use crate::admission::{Refusal, Scope};
 use crate::auth::AuthError;
 use crate::pool::{PoolError, WorkerError};
-use crate::types::{Error, ErrorKind};
+use crate::types::{Error, ErrorKind, Limit};
 
 const SOON: Duration = Duration::from_secs(1);
+const OVERLOADED: &str = "The server is overloaded. Try again later.";
 
 pub(super) fn unauthenticated(error: AuthError) -> Error {
     let message = match error {
@@ -24,15 +25,54 @@ pub(super) fn unauthenticated(error: AuthError) -> Error {
     Error::new(ErrorKind::Unauthenticated, message)
 }
 
-pub(super) fn refused(refusal: Refusal) -> Error {
-    let message = match refusal {
-        Refusal::Concurrency { allowed, .. } => {
-            format!(
-                "Rate limit reached: at most {allowed} generations may run at one time. Try again when one has ended."
-            )
+pub(super) fn refused(refusal: &Refusal) -> Error {
+    let after = refusal.wait().unwrap_or(SOON);
+    match refusal {
+        Refusal::Limit { limit, scope, allowed, .. } => {
+            let whose = match scope {
+                Scope::Tenant => String::new(),
+                Scope::Key(_) => " for your API key".to_owned(),
+                Scope::Model(model) => format!(" for model `{model}`"),
+            };
+            let message = match limit {
+                Limit::Concurrency => format!(
+                    "Rate limit reached{whose} on {limit}: at most {allowed} generations may run at one time. \
+                     Try again when one has ended."
+                ),
+                budget if budget.is_budget() => format!(
+                    "You exceeded your current quota{whose} on {limit}: {allowed}. It is whole again in {}.",
+                    length(after)
+                ),
+                _ => format!("Rate limit reached{whose} on {limit}: {allowed}. Please try again in {}.", length(after)),
+            };
+            Error::new(ErrorKind::LimitExceeded(*limit), message).with_retry_after(after)
         }
-    };
-    Error::new(ErrorKind::LimitExceeded(refusal.limit()), message).with_retry_after(SOON)
+        Refusal::Full { of_tenant: true, .. } => {
+            let message = "Too many of your requests are waiting for this model already. Try again later.";
+            Error::new(ErrorKind::QueueFull, message).with_retry_after(bounded(after))
+        }
+        Refusal::Full { of_tenant: false, .. } => {
+            Error::new(ErrorKind::QueueFull, OVERLOADED).with_retry_after(bounded(after))
+        }
+        Refusal::TooLate { .. } => {
+            let message = "The model is overloaded: the request would not be answered in time. Try again later.";
+            Error::new(ErrorKind::QueueTimeout, message).with_retry_after(bounded(after))
+        }
+        Refusal::Waited => {
+            let message = "The model is overloaded: the request waited too long for a worker. Try again later.";
+            Error::new(ErrorKind::QueueTimeout, message).with_retry_after(SOON)
+        }
+    }
+}
+
+/// Of a wait that was guessed.
+fn bounded(wait: Duration) -> Duration {
+    wait.clamp(SOON, Duration::from_secs(60))
+}
+
+fn length(wait: Duration) -> String {
+    let seconds = wait.as_secs_f64();
+    if seconds < 60.0 { format!("{:.3} s", seconds) } else { format!("{} s", wait.as_secs()) }
 }
 
 pub(super) fn deadline(timeout: Duration) -> Error {
@@ -58,9 +98,7 @@ pub(super) fn pool(error: &PoolError) -> Error {
 pub(super) fn worker(error: &WorkerError) -> Error {
     let told = match error {
         WorkerError::Refused(refusal) => return refusal.clone(),
-        WorkerError::Busy => {
-            Error::new(ErrorKind::QueueFull, "The server is overloaded. Try again later.").with_retry_after(SOON)
-        }
+        WorkerError::Busy => Error::new(ErrorKind::QueueFull, OVERLOADED).with_retry_after(SOON),
         WorkerError::Unavailable(_) => {
             Error::new(ErrorKind::NoWorker, "No worker can serve this model at the moment.").with_retry_after(SOON)
         }

@@ -109,11 +109,10 @@ impl Gateway {
                 adapters_quarantined: worker.adapters_quarantined() as u64,
             }
         });
-        let queued = |base| pool.iter().map(|worker| worker.queued(base)).sum();
         let readings = Readings {
             workers: workers.collect(),
             states: states.into_iter().map(|(state, count)| (state.as_str(), count as u64)).collect(),
-            queues: self.pool.bases().iter().map(|base| (base.to_string(), queued(base))).collect(),
+            queues: self.pool.bases().iter().map(|base| (base.to_string(), self.queued(base))).collect(),
             adapters: self.adapter_reading(),
         };
         self.metrics.render(&readings).map_err(|_| Error::internal("the metrics could not be written"))
@@ -141,6 +140,7 @@ impl Gateway {
         let workers = self.pool.workers();
         Held {
             permits: self.admission.permits_held(),
+            seats: self.admission.seats_taken(),
             leases: workers.iter().map(|worker| worker.leases()).sum(),
             pins: workers.iter().map(|worker| worker.pins()).sum(),
             sequences: workers.iter().map(|worker| worker.status()).map(|it| it.batch_rows + it.waiting).sum(),

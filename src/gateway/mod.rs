@@ -15,6 +15,7 @@ mod failure;
 mod insight;
 mod live;
 mod record;
+mod sizes;
 mod stream;
 
 use std::sync::Arc;
@@ -27,11 +28,12 @@ use tokio_util::task::TaskTracker;
 use ulid::Ulid;
 
 use crate::adapters::Catalogue;
-use crate::admission::Admission;
+use crate::admission::{self, Admission, Estimate, Refusal};
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
-use crate::types::{Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
+use crate::types::{BaseName, Caller, Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
 
+pub use crate::admission::{Allowance, Config as AdmissionConfig, Order, Standing};
 pub use insight::{AdapterState, Whereabouts, WorkerCard, state as adapter_state};
 pub use live::Live;
 pub use stream::EventStream;
@@ -46,6 +48,7 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How many workers a request may try before its first event.
     pub attempts: u32,
+    pub admission: AdmissionConfig,
 }
 
 /// Composes the rooms; the edges talk to this and to nothing behind it.
@@ -80,10 +83,12 @@ pub struct ModelCard {
     pub created: u64,
 }
 
-/// What is held now; all zero when nothing runs.
+/// What is held now; all zero when nothing runs and nothing waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Held {
     pub permits: u32,
+    /// Places at the workers.
+    pub seats: u32,
     pub leases: u32,
     pub pins: usize,
     /// Sequences that the workers run or keep waiting.
@@ -92,15 +97,26 @@ pub struct Held {
     pub tasks: usize,
 }
 
+/// How often it is looked how many places the workers have, for those who wait.
+const LOOK: Duration = Duration::from_millis(250);
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { request_timeout: Duration::from_secs(600), attempts: 2, admission: AdmissionConfig::default() }
+    }
+}
+
 // === impl Gateway ===
 
 impl Gateway {
     pub fn new(config: Config, live: Live, pool: Pool, metrics: Arc<Metrics>, cut_off: CancellationToken) -> Self {
         Self {
             retries: Retries::new(config.attempts, metrics.clone()),
+            admission: Admission::new(config.admission.clone()),
             config,
             live: ArcSwap::from_pointee(live),
-            admission: Admission::default(),
             pool,
             metrics,
             cut_off,
@@ -108,9 +124,27 @@ impl Gateway {
         }
     }
 
-    /// The tenant that a request's `authorization` value belongs to.
-    pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Arc<Tenant>, Error> {
+    /// Whose key a request's `authorization` value carries.
+    pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Caller, Error> {
         self.live.load().keyring().authenticate(authorization).map_err(failure::unauthenticated)
+    }
+
+    /// Whether the caller may ask for a generation at all, before its request
+    /// is read. The answer costs nothing of its limits.
+    pub fn check(&self, caller: &Caller) -> Result<(), Error> {
+        self.admission.check(caller).map_err(|refusal| self.refused(caller, &refusal))
+    }
+
+    /// How the caller stands with its limits, and with those of the model.
+    pub fn standing(&self, caller: &Caller, model: Option<&str>) -> Standing {
+        self.admission.standing(caller, model)
+    }
+
+    fn refused(&self, caller: &Caller, refusal: &Refusal) -> Error {
+        if let Some(limit) = refusal.limit() {
+            self.metrics.limited(caller.tenant.id.as_str(), limit.as_str());
+        }
+        failure::refused(refusal)
     }
 
     /// An id for a generation that is about to start.
@@ -123,27 +157,33 @@ impl Gateway {
     pub async fn generate(
         &self,
         id: GenerationId,
-        tenant: &Arc<Tenant>,
-        request: GenerateRequest,
+        caller: &Caller,
+        mut request: GenerateRequest,
     ) -> Result<Generation, Error> {
+        let tenant = &*caller.tenant;
         let started = Instant::now();
         let created = unix_seconds(SystemTime::now());
         let timeout = request.timeout.map_or(self.config.request_timeout, |own| own.min(self.config.request_timeout));
         let deadline = started + timeout;
-        let request = Arc::new(request);
-        let mut record = Record::new(id, tenant, request.route, started, self.metrics.clone());
+        let mut record = Record::new(id, caller, request.route, started, self.metrics.clone());
 
         let steps = async {
             let (model, route) = self.resolve(tenant, &request.model)?;
             record.resolved(model.clone(), &route);
-            let permit = self.admission.admit(tenant).map_err(|refusal| {
-                self.metrics.limited(tenant.id.as_str(), refusal.limit().as_str());
-                failure::refused(refusal)
-            })?;
+            let refused = |refusal| self.refused(caller, &refusal);
+            let estimate = Estimate::of(&request);
+            let sizes = sizes::hold(&mut request, caller, &model, estimate)?;
+            let mut permit = self.admission.admit(caller, &model, Estimate::of(&request)).map_err(refused)?;
+            let (sequences, seats) = (admission::sequences(&request), self.pool.seats(&route.base));
+            let seat = self.admission.seat(&mut permit, &route.base, sequences, seats, deadline);
+            seat.await.map_err(refused)?;
+            record.seated();
             let gauge = self.metrics.stream(tenant.id.as_str());
+            let request = Arc::new(request);
             let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request };
             let attempt = attempt::first_event(&self.pool, &self.retries, &asked).await?;
-            Ok((model, permit, gauge, attempt))
+            sizes.read(attempt.prompt_tokens)?;
+            Ok((model, permit, gauge, attempt, estimate.input))
         };
         let outcome = tokio::select! {
             biased;
@@ -152,8 +192,9 @@ impl Gateway {
         };
 
         match outcome {
-            Ok((model, permit, gauge, attempt)) => {
-                record.first_event(attempt.lease.worker().clone(), attempt.prompt_tokens);
+            Ok((model, permit, gauge, attempt, expected)) => {
+                let prompt_tokens = attempt.prompt_tokens.unwrap_or(u32::try_from(expected).unwrap_or(u32::MAX));
+                record.first_event(attempt.lease.worker().clone(), prompt_tokens);
                 let limits = Limits { deadline, timeout, cut_off: self.cut_off.clone() };
                 let stream = EventStream::new(attempt, permit, gauge, record, limits, &self.tasks);
                 Ok(Generation { id, created, model, stream })
@@ -211,9 +252,24 @@ impl Gateway {
         self.live.load().keyring().tenant(id)
     }
 
-    /// Keeps adapters where they are wanted. Never returns.
+    /// Keeps adapters where they are wanted, and the lines of those who wait
+    /// as wide as the workers are. Never returns.
     pub async fn keep_placed(&self) {
-        self.pool.keep_placed().await;
+        let widths = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                for base in self.pool.bases() {
+                    self.admission.resize(&base, self.pool.seats(&base));
+                }
+            }
+        };
+        tokio::join!(self.pool.keep_placed(), widths);
+    }
+
+    /// Requests that wait: for a place at the workers, and at them.
+    fn queued(&self, base: &BaseName) -> u64 {
+        let at_workers: u64 = self.pool.workers().iter().map(|worker| worker.queued(base)).sum();
+        self.admission.waiting(base) as u64 + at_workers
     }
 
     /// Logs and counts a request that was refused before [`Gateway::generate`].

@@ -8,17 +8,21 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::telemetry::Metrics;
-use crate::types::{Error, ErrorKind, Event, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage};
+use crate::types::{
+    Caller, Error, ErrorKind, Event, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage,
+};
 
 pub(super) struct Record {
     id: GenerationId,
-    tenant: Arc<Tenant>,
+    caller: Caller,
     route: Route,
     metrics: Arc<Metrics>,
     started: Instant,
     /// Known once the model name was found in the tenant.
     model: Option<Model>,
     worker: Option<Arc<str>>,
+    /// When it had a place at the workers.
+    seated: Option<Instant>,
     first_event: Option<Instant>,
     usage: Option<Usage>,
     /// What is known before the usage comes, for streams that end before it.
@@ -52,19 +56,20 @@ pub(super) fn refusal(metrics: &Metrics, tenant: Option<&Tenant>, route: &'stati
 impl Record {
     pub(super) fn new(
         id: GenerationId,
-        tenant: &Arc<Tenant>,
+        caller: &Caller,
         route: Route,
         started: Instant,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             id,
-            tenant: tenant.clone(),
+            caller: caller.clone(),
             route,
             metrics,
             started,
             model: None,
             worker: None,
+            seated: None,
             first_event: None,
             usage: None,
             seen: Usage::default(),
@@ -78,13 +83,25 @@ impl Record {
         self.model = Some(Model { name, base: route.base.to_string(), adapter });
     }
 
+    /// It has a place at the workers.
+    pub(super) fn seated(&mut self) {
+        let now = Instant::now();
+        self.seated = Some(now);
+        self.metrics.queue_wait(now - self.started);
+    }
+
+    /// Tokens read and written so far, as far as they are known.
+    pub(super) fn used(&self) -> Usage {
+        self.usage.unwrap_or(self.seen)
+    }
+
     /// The worker has begun to answer.
-    pub(super) fn first_event(&mut self, worker: Arc<str>, prompt_tokens: Option<u32>) {
-        self.seen.prompt_tokens = prompt_tokens.unwrap_or(0);
+    pub(super) fn first_event(&mut self, worker: Arc<str>, prompt_tokens: u32) {
+        self.seen.prompt_tokens = prompt_tokens;
         let now = Instant::now();
         self.worker = Some(worker);
         self.first_event = Some(now);
-        self.metrics.first_token(self.tenant.id.as_str(), self.model_name(), now - self.started);
+        self.metrics.first_token(self.caller.tenant.id.as_str(), self.model_name(), now - self.started);
     }
 
     pub(super) fn event(&mut self, event: &Event) {
@@ -102,9 +119,9 @@ impl Record {
 
     /// The generation ended.
     pub(super) fn ended(&mut self, finish: Finish, error: Option<&Error>) {
-        let usage = self.usage.unwrap_or(self.seen);
+        let usage = self.used();
         self.metrics.tokens(
-            self.tenant.id.as_str(),
+            self.caller.tenant.id.as_str(),
             self.model_name(),
             usage.prompt_tokens.into(),
             usage.completion_tokens.into(),
@@ -113,7 +130,7 @@ impl Record {
     }
 
     pub(super) fn inter_token(&self) -> Histogram {
-        self.metrics.inter_token(self.tenant.id.as_str(), self.model_name())
+        self.metrics.inter_token(self.caller.tenant.id.as_str(), self.model_name())
     }
 
     fn model_name(&self) -> &str {
@@ -122,10 +139,11 @@ impl Record {
 
     fn tell(&mut self, outcome: &'static str, error: Option<&Error>) {
         self.told = true;
-        let tenant = self.tenant.id.as_str();
+        let tenant = self.caller.tenant.id.as_str();
         let model = self.model.as_ref();
-        let usage = self.usage.unwrap_or(self.seen);
+        let usage = self.used();
         self.metrics.request(Some(tenant), model.map(|model| &*model.name), self.route.as_str(), outcome);
+        let queued = self.seated.map(|at| (at - self.started).as_secs_f64());
         let to_first = self.first_event.map(|at| (at - self.started).as_secs_f64());
         // Never the message: it may quote what the tenant wrote.
         let detail = error.and_then(Error::detail);
@@ -134,6 +152,7 @@ impl Record {
                 $level!(
                     id = %self.id,
                     tenant,
+                    key = &*self.caller.key.name,
                     route = self.route.as_str(),
                     model = model.map(|model| &*model.name),
                     base = model.map(|model| &*model.base),
@@ -144,6 +163,7 @@ impl Record {
                     error = detail,
                     prompt_tokens = usage.prompt_tokens,
                     completion_tokens = usage.completion_tokens,
+                    queue_seconds = queued,
                     first_event_seconds = to_first,
                     seconds = self.started.elapsed().as_secs_f64(),
                     "request"

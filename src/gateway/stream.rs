@@ -48,7 +48,7 @@ struct Running {
     // Dropped in this order: the worker's work ends before its lease does.
     events: EventSource,
     lease: Lease,
-    _permit: Permit,
+    permit: Permit,
     _gauge: StreamGauge,
     inter_token: Histogram,
     last_token: Instant,
@@ -66,19 +66,21 @@ pub(super) struct Limits {
 impl EventStream {
     pub(super) fn new(
         attempt: Attempt,
-        permit: Permit,
+        mut permit: Permit,
         gauge: StreamGauge,
         mut record: Record,
         limits: Limits,
         tasks: &TaskTracker,
     ) -> Self {
         record.event(&attempt.first);
+        let used = record.used();
+        permit.used(used.prompt_tokens.into(), used.completion_tokens.into());
         let mut lease = attempt.lease;
         lease.generated(tokens(&attempt.first));
         let running = Running {
             events: attempt.rest,
             lease,
-            _permit: permit,
+            permit,
             _gauge: gauge,
             inter_token: record.inter_token(),
             last_token: Instant::now(),
@@ -111,6 +113,8 @@ impl Stream for EventStream {
                     running.last_token = now;
                 }
                 shared.record.event(&event);
+                let used = shared.record.used();
+                running.permit.used(used.prompt_tokens.into(), used.completion_tokens.into());
                 Poll::Ready(Some(Ok(event)))
             }
             Poll::Ready(Some(Err(error))) => {

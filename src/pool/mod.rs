@@ -193,6 +193,15 @@ impl Pool {
         Err(if reasons.is_empty() { "no worker serves it".to_owned() } else { reasons.join("; ") })
     }
 
+    /// Sequences of a base model that the workers, as far as they take any,
+    /// run at one time for this gateway; 0 where none can.
+    pub fn seats(&self, base: &BaseName) -> u32 {
+        let workers = self.workers();
+        let serving = workers.iter().filter(|worker| worker.serves(base));
+        let seats: u64 = serving.map(|worker| worker.seats()).fold(0, u64::saturating_add);
+        u32::try_from(seats).unwrap_or(u32::MAX)
+    }
+
     /// Base models that the workers serve, each once.
     pub fn bases(&self) -> Vec<BaseName> {
         let mut bases: Vec<BaseName> =

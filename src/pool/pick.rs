@@ -175,9 +175,10 @@ fn of_standing(candidates: &[Candidate], standing: Standing) -> Option<Picked> {
         .max_by(|one, other| one.1.victim_idle.total_cmp(&other.1.victim_idle).then_with(|| order(other.1, one.1)));
     let target = least.map_or(index, |(least, _)| least);
     let resident = all().filter(|(_, it)| it.presence == Presence::Resident).min_by(|one, other| order(one.1, other.1));
+    let idles = |queue: f64| all().any(|(_, other)| other.idle && other.lacks() && other.ready < queue);
     match resident {
         // The copy is for those who follow.
-        Some((holder, it)) if !load.idle && it.queue <= PATIENCE * load.ready => {
+        Some((holder, it)) if !load.idle && it.queue <= PATIENCE * load.ready && !idles(it.queue - it.saved) => {
             Some(Picked { worker: holder, copy_to: Some(target) })
         }
         _ => alone(target),

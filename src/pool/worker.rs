@@ -204,6 +204,15 @@ impl Worker {
         u64::from(leases).saturating_sub(self.slots(&self.status()))
     }
 
+    /// Sequences that it runs for us at one time, where it takes any.
+    pub(super) fn seats(&self) -> u64 {
+        let status = self.look();
+        match self.state_of(&status) {
+            State::Healthy | State::Restoring => self.slots(&status).saturating_sub(self.others().sequences).max(1),
+            State::Unhealthy | State::Failing | State::Draining => 0,
+        }
+    }
+
     pub(super) fn serves(&self, base: &BaseName) -> bool {
         self.bases.contains_key(base)
     }

@@ -24,6 +24,7 @@ const FIRST_TOKEN_SECONDS: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 60.0];
 const INTER_TOKEN_SECONDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const QUEUE_SECONDS: [f64; 11] = [0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0];
 const LOAD_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 pub struct Metrics {
@@ -48,6 +49,7 @@ pub struct Metrics {
     picks: Family<ReasonLabels, Counter>,
     retries: Family<OutcomeLabels, Counter>,
     queue_depth: Family<BaseLabels, Gauge>,
+    queue_wait: Histogram,
     adapter_publishes: Family<OutcomeLabels, Counter>,
     adapters: Family<StateLabels, Gauge>,
     catalogue_up: Gauge,
@@ -190,6 +192,7 @@ impl Default for Metrics {
             picks: Family::default(),
             retries: Family::default(),
             queue_depth: Family::default(),
+            queue_wait: Histogram::new(QUEUE_SECONDS),
             adapter_publishes: Family::default(),
             adapters: Family::default(),
             catalogue_up: Gauge::default(),
@@ -239,6 +242,12 @@ impl Default for Metrics {
         registry.register("picks", "Choices of a worker by what decided", metrics.picks.clone());
         registry.register("retries", "Requests tried again before their first event", metrics.retries.clone());
         registry.register("queue_depth", "Requests that wait for a place at a worker", metrics.queue_depth.clone());
+        registry.register_with_unit(
+            "queue_wait",
+            "From a request's arrival until it had a place at the workers",
+            Unit::Seconds,
+            metrics.queue_wait.clone(),
+        );
         registry.register(
             "adapter_publishes",
             "Publishes of adapters by how they ended",
@@ -312,6 +321,11 @@ impl Metrics {
     /// `indistinct` (it answers like its base), `unproven` (nothing to compare with yet).
     pub fn adapter_probed(&self, outcome: &'static str) {
         self.adapter_probes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// A request has a place at the workers, and had to wait so long for it.
+    pub fn queue_wait(&self, wait: Duration) {
+        self.queue_wait.observe(wait.as_secs_f64());
     }
 
     /// Why a request's worker was picked.

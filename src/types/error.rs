@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use super::Limit;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     Unauthenticated,
@@ -33,20 +35,6 @@ pub enum ErrorKind {
     Deadline,
     ShuttingDown,
     Internal,
-}
-
-/// Which of a tenant's limits was hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Limit {
-    Concurrency,
-}
-
-impl Limit {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Concurrency => "concurrency",
-        }
-    }
 }
 
 impl ErrorKind {

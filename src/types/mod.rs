@@ -7,13 +7,15 @@
 mod error;
 mod event;
 mod id;
+mod limits;
 mod request;
 mod secret;
 mod tenant;
 
-pub use error::{Error, ErrorKind, Limit};
+pub use error::{Error, ErrorKind};
 pub use event::{Delta, Event, Extra, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
 pub use id::{AdapterKey, BaseName, GenerationId, TenantId};
+pub use limits::{Limit, Limits, Priority, Share};
 pub use request::{GenerateRequest, Input, Message, More, Prompt, Role, Route, Sampling};
 pub use secret::Secret;
-pub use tenant::{ModelRoute, Tenant, TenantLimits};
+pub use tenant::{Caller, Key, ModelRoute, Tenant};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::GOOD;
 use crate::config::{Config, Place, WorkerProcess, parse, parse_worker};
+use crate::types::{Limit, Limits};
 
 fn shipped(file: &str) -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -96,7 +97,12 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.shutdown, least.shutdown);
     assert_eq!(reference.log, least.log);
     assert_eq!(reference.gateway, least.gateway);
-    assert_eq!(reference.tenants[0].limits, least.tenants[0].limits);
+    let (shown_tenant, own_tenant) = (&reference.tenants[0], &least.tenants[0]);
+    assert_eq!(shown_tenant.share, own_tenant.share);
+    assert_eq!(shown_tenant.limits.concurrent_generations, own_tenant.limits.concurrent_generations);
+    // No limit but that one holds unless it is written down.
+    assert_eq!(own_tenant.limits, Limits { concurrent_generations: Some(64), ..Limits::default() });
+    assert!(Limit::ALL.into_iter().all(|limit| shown_tenant.limits.of(limit).is_some()), "all are shown");
     let shown = reference.workers.iter().find(|worker| worker.name == "local").expect("it is shown");
     let own = &least.workers[0];
     assert_eq!(*shown, crate::config::WorkerConfig { bases: shown.bases.clone(), ..own.clone() });
@@ -125,7 +131,7 @@ fn the_reference_shows_every_key() {
         assert!(known.is_subset(shown), "{table}: known are {known:?}, shown are {shown:?}");
         checked += 1;
     }
-    assert_eq!(checked, 35, "tables, each entry of a list for itself");
+    assert_eq!(checked, 38, "tables, each entry of a list for itself");
 }
 
 /// Entries of a list, a tenant's models, and workers that are known or
@@ -134,6 +140,10 @@ fn shape(path: &str) -> String {
     let path = path.replace("[0]", "[]").replace("[1]", "[]").replace("workers.discovered-", "workers.remote-");
     if path.starts_with("workers.") && path.ends_with(".discover") {
         return "workers.*.discover".to_owned();
+    }
+    // The tenant's own show all of them.
+    if path == "tenants[].keys[].limits" || path.starts_with("tenants[].model_limits.") {
+        return "tenants[].limits".to_owned();
     }
     if path.starts_with("tenants[].models.") { "tenants[].models.*".to_owned() } else { path }
 }

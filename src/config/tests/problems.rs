@@ -74,7 +74,7 @@ conf/t.toml:19: workers.local.driver: "cuda" is not known here; expected "embedd
 conf/t.toml:20: workers.local.bases[1]: there is no base model `three`; there is Two 2, one
 conf/t.toml:21: workers.local.kv_bytes: expected an amount of memory such as "512MiB", "1GB" or a number of bytes
 conf/t.toml:24: tenants[0].limits.concurrent_generations: 0 is out of range: from 1 to 1000000
-conf/t.toml:24: tenants[0].limits.tokens: unknown key; known here: concurrent_generations
+conf/t.toml:24: tenants[0].limits.tokens: unknown key; known here: requests_per_second, requests_per_minute, input_tokens_per_minute, output_tokens_per_minute, tokens_per_day, tokens_per_month, concurrent_generations, max_prompt_tokens, max_output_tokens
 conf/t.toml:25: tenants[0].keys[0].sha256: a key's hash is 64 hexadecimal digits (`tenantry keys hash` prints it)
 conf/t.toml:26: tenants[0].adapters[0].base: there is no base model `four`; there is Two 2, one
 conf/t.toml:26: tenants[0].adapters[0].path: missing
@@ -214,7 +214,7 @@ D/t.toml:3: bases.one.path: one is no model
 D/t.toml:5: bases.two.path: /models/two: No such file or directory (os error 2)
 D/t.toml:12: tenants[0].adapters[0].path: D/adapters/pirate: is not a folder
 D/t.toml:17: tenants[1].adapters[0].path: json is not for one
-D/t.toml:18: more: unknown key; known here: server, ops, shutdown, log, gateway, catalogue, bases, workers, tenants"
+D/t.toml:18: more: unknown key; known here: server, ops, shutdown, log, queue, gateway, catalogue, bases, workers, tenants"
     );
 }
 

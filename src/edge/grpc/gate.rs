@@ -11,10 +11,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use tonic::{Code, Status};
 
 use super::pb::inference_server::SERVICE_NAME;
-use super::status::{ERROR_CODE, status};
+use super::status::{ERROR_CODE, status, tell};
 use super::{Config, speaks_grpc};
 use crate::gateway::Gateway;
-use crate::types::{Error, ErrorKind, Route, Tenant};
+use crate::types::{Caller, Error, ErrorKind, Route};
 
 #[derive(Clone)]
 pub(super) struct Gate {
@@ -41,14 +41,19 @@ pub(super) async fn speaks(request: Request, next: Next) -> Response {
 pub(super) async fn authenticated(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let Some(route) = route(request.uri().path()) else { return unknown_path(&gate.gateway) };
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let tenant = match gate.gateway.authenticate(authorization) {
-        Ok(tenant) => tenant,
+    let caller = match gate.gateway.authenticate(authorization) {
+        Ok(caller) => caller,
         Err(error) => return gate.refuse(None, route, &error),
     };
-    request.extensions_mut().insert(tenant.clone());
+    if route == Route::GrpcGenerate.as_str()
+        && let Err(error) = gate.gateway.check(&caller)
+    {
+        return gate.refuse(Some(&caller), route, &error);
+    }
+    request.extensions_mut().insert(caller.clone());
     let response = next.run(request).await;
     match gate.unread(response.headers()) {
-        Some(error) => gate.refuse(Some(&tenant), route, &error),
+        Some(error) => gate.refuse(Some(&caller), route, &error),
         None => response,
     }
 }
@@ -76,9 +81,13 @@ impl Gate {
         Self { gateway, config }
     }
 
-    fn refuse(&self, tenant: Option<&Tenant>, route: &'static str, error: &Error) -> Response {
-        self.gateway.record_refusal(tenant, route, error);
-        status(error, None).into_http()
+    fn refuse(&self, caller: Option<&Caller>, route: &'static str, error: &Error) -> Response {
+        self.gateway.record_refusal(caller.map(|caller| &*caller.tenant), route, error);
+        let mut status = status(error, None);
+        if let Some(caller) = caller {
+            tell(status.metadata_mut(), self.gateway.standing(caller, None));
+        }
+        status.into_http()
     }
 
     /// The error that tonic answered with before our service saw a message.

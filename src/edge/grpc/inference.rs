@@ -11,7 +11,7 @@ use super::convert::{self, Header};
 use super::status::{self, status};
 use super::{pb, timeout};
 use crate::gateway::{EventStream, Gateway, Generation};
-use crate::types::{Error, GenerateRequest, GenerationId, Route, Tenant};
+use crate::types::{Caller, Error, GenerateRequest, GenerationId, Route};
 
 pub(super) struct Inference {
     gateway: Arc<Gateway>,
@@ -38,15 +38,23 @@ impl pb::inference_server::Inference for Inference {
     type GenerateStream = Events;
 
     async fn generate(&self, request: Request<pb::GenerateRequest>) -> Result<Response<Events>, Status> {
-        let tenant = tenant(&request)?;
+        let caller = caller(&request)?;
         let id = self.gateway.new_id();
+        let told = |error: &Error, model: Option<&str>| {
+            let mut status = status(error, Some(id));
+            status::tell(status.metadata_mut(), self.gateway.standing(&caller, model));
+            status
+        };
         let request = read(request).map_err(|error| {
-            self.gateway.record_refusal(Some(&tenant), Route::GrpcGenerate.as_str(), &error);
-            status(&error, Some(id))
+            self.gateway.record_refusal(Some(&caller.tenant), Route::GrpcGenerate.as_str(), &error);
+            told(&error, None)
         })?;
-        let generation = self.gateway.generate(id, &tenant, request).await.map_err(|error| status(&error, Some(id)))?;
+        let model = request.model.clone();
+        let generation = self.gateway.generate(id, &caller, request).await;
+        let generation = generation.map_err(|error| told(&error, Some(&model)))?;
         let mut response = Response::new(Events::new(generation));
         response.metadata_mut().insert(status::GENERATION_ID, status::id_value(id));
+        status::tell(response.metadata_mut(), self.gateway.standing(&caller, Some(&model)));
         Ok(response)
     }
 
@@ -54,15 +62,15 @@ impl pb::inference_server::Inference for Inference {
         &self,
         request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        let tenant = tenant(&request)?;
-        let models = self.gateway.models(&tenant).into_iter();
+        let caller = caller(&request)?;
+        let models = self.gateway.models(&caller.tenant).into_iter();
         let models = models.map(|card| pb::Model { id: card.name.to_string(), created: unix(card.created) }).collect();
         Ok(Response::new(pb::ListModelsResponse { models }))
     }
 }
 
 /// Whom the gate in front of this service found the caller to be.
-fn tenant<T>(request: &Request<T>) -> Result<Arc<Tenant>, Status> {
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let missing = || status(&Error::internal("a gRPC request passed no gate"), None);
     request.extensions().get().cloned().ok_or_else(missing)
 }

@@ -3,7 +3,8 @@
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use crate::edge::refusal::whole_seconds;
+use crate::edge::refusal::{go_duration, whole_seconds};
+use crate::gateway::{Allowance, Standing};
 use crate::types::{Error, ErrorKind, GenerationId};
 
 pub(super) const GENERATION_ID: &str = "x-generation-id";
@@ -53,6 +54,25 @@ pub(super) fn status(error: &Error, generation: Option<GenerationId>) -> Status 
         metadata.insert(RETRY_AFTER, MetadataValue::from(whole_seconds(after)));
     }
     Status::with_metadata(code(error.kind()), shortened(error.message()), metadata)
+}
+
+/// How the caller stands with its limits, in the names of the HTTP edge.
+pub(super) fn tell(metadata: &mut MetadataMap, standing: Standing) {
+    let kinds = [
+        (
+            standing.requests,
+            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+        ),
+        (standing.tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
+    ];
+    for (allowance, [of_limit, of_remaining, of_reset]) in kinds {
+        let Some(Allowance { limit, remaining, reset }) = allowance else { continue };
+        metadata.insert(of_limit, limit.into());
+        metadata.insert(of_remaining, remaining.into());
+        if let Ok(reset) = MetadataValue::try_from(go_duration(reset)) {
+            metadata.insert(of_reset, reset);
+        }
+    }
 }
 
 pub(super) fn id_value(id: GenerationId) -> MetadataValue<Ascii> {

@@ -21,13 +21,19 @@ pub enum AllowOrigins {
 }
 
 /// Headers of ours, or of gRPC-Web, that a page may read.
-const EXPOSED: [&str; 11] = [
+const EXPOSED: [&str; 17] = [
     "x-request-id",
     "x-generation-id",
     "openai-processing-ms",
     "retry-after",
     "retry-after-ms",
     "x-should-retry",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
     "grpc-status",
     "grpc-message",
     "grpc-status-details-bin",

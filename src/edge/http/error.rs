@@ -57,7 +57,10 @@ fn row(kind: ErrorKind) -> Row {
         ErrorKind::UnknownPath => (StatusCode::NOT_FOUND, INVALID, Some("unknown_url")),
         ErrorKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_allowed")),
         ErrorKind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("request_too_large")),
-        ErrorKind::LimitExceeded(limit) => (StatusCode::TOO_MANY_REQUESTS, limit.as_str(), Some("rate_limit_exceeded")),
+        ErrorKind::LimitExceeded(limit) if limit.is_budget() => {
+            (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("insufficient_quota"))
+        }
+        ErrorKind::LimitExceeded(limit) => (StatusCode::TOO_MANY_REQUESTS, limit.unit(), Some("rate_limit_exceeded")),
         ErrorKind::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, Some("queue_full")),
         ErrorKind::QueueTimeout => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, Some("queue_timeout")),
         ErrorKind::NoWorker => (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("no_worker")),
@@ -70,6 +73,7 @@ fn row(kind: ErrorKind) -> Row {
     };
     let retry = match kind {
         ErrorKind::Deadline | ErrorKind::AdapterInvalid => Retry::Useless,
+        ErrorKind::LimitExceeded(limit) if limit.is_budget() => Retry::Useless,
         _ => Retry::AsUsual,
     };
     Row { status, class, code, retry }
@@ -109,7 +113,7 @@ mod tests {
     use super::*;
     use crate::types::Limit;
 
-    const EVERY_KIND: [ErrorKind; 18] = [
+    const EVERY_KIND: [ErrorKind; 21] = [
         ErrorKind::Unauthenticated,
         ErrorKind::Forbidden,
         ErrorKind::ModelNotFound,
@@ -119,6 +123,9 @@ mod tests {
         ErrorKind::MethodNotAllowed,
         ErrorKind::BodyTooLarge,
         ErrorKind::LimitExceeded(Limit::Concurrency),
+        ErrorKind::LimitExceeded(Limit::RequestsPerMinute),
+        ErrorKind::LimitExceeded(Limit::OutputTokensPerMinute),
+        ErrorKind::LimitExceeded(Limit::TokensPerDay),
         ErrorKind::QueueFull,
         ErrorKind::QueueTimeout,
         ErrorKind::NoWorker,

@@ -16,7 +16,7 @@ use super::openai::{Answer, Form, Identity};
 use super::parse::{self, Delivery, Parsed};
 use super::sse::{Beginning, SseBody};
 use super::{Api, Edge, body, error};
-use crate::types::{Error, GenerateRequest, GenerationId, Tenant};
+use crate::types::{Caller, Error, GenerateRequest, GenerationId};
 
 const GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 /// Bodies from this size on are parsed where they delay nobody else's tokens.
@@ -33,18 +33,22 @@ pub(super) async fn completions(State(edge): State<Arc<Edge>>, request: Request)
 async fn generate(edge: Arc<Edge>, api: Api, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let route = api.route().as_str();
-    let tenant = match edge.authenticate(&head.headers) {
-        Ok(tenant) => tenant,
+    let caller = match edge.authenticate(&head.headers) {
+        Ok(caller) => caller,
         Err(error) => return edge.refuse(None, route, &error),
     };
+    let refuse = |error: &Error| edge.told(&caller, None, edge.refuse(Some(&caller), route, error));
+    if let Err(error) = edge.gateway.check(&caller) {
+        return refuse(&error);
+    }
     let Parsed { request, delivery } = match read(&edge, api, &head, body).await {
         Ok(parsed) => parsed,
-        Err(error) => return edge.refuse(Some(&tenant), route, &error),
+        Err(error) => return refuse(&error),
     };
     // From here on the gateway tells how the request ended.
     let id = edge.gateway.new_id();
-    let form = Form::of(api, &request);
-    let generation = begin(&edge, id, tenant, request);
+    let (form, model) = (Form::of(api, &request), request.model.clone());
+    let generation = begin(&edge, id, caller.clone(), request);
     let answered = match delivery {
         Delivery::Whole => whole(generation, form).await,
         Delivery::Stream { include_usage } => stream(&edge, generation, form, include_usage).await,
@@ -52,7 +56,7 @@ async fn generate(edge: Arc<Edge>, api: Api, request: Request) -> Response {
     let mut response = answered.unwrap_or_else(|error| error::response(&error));
     let id = HeaderValue::try_from(id.to_string()).expect("a generation's id is letters and digits");
     response.headers_mut().insert(GENERATION_ID, id);
-    response
+    edge.told(&caller, Some(&model), response)
 }
 
 async fn read(edge: &Edge, api: Api, head: &http::request::Parts, body: Body) -> Result<Parsed, Error> {
@@ -74,9 +78,9 @@ async fn parse_aside(parsers: &Arc<Semaphore>, api: Api, body: Bytes) -> Result<
     tokio::task::spawn_blocking(parse).await.unwrap_or_else(|_| Err(Error::internal("a body's parser panicked")))
 }
 
-fn begin(edge: &Edge, id: GenerationId, tenant: Arc<Tenant>, request: GenerateRequest) -> Beginning {
+fn begin(edge: &Edge, id: GenerationId, caller: Caller, request: GenerateRequest) -> Beginning {
     let gateway = edge.gateway.clone();
-    Box::pin(async move { gateway.generate(id, &tenant, request).await })
+    Box::pin(async move { gateway.generate(id, &caller, request).await })
 }
 
 async fn whole(generation: Beginning, form: Form) -> Result<Response, Error> {

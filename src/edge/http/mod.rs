@@ -11,6 +11,7 @@ mod cors;
 mod error;
 mod fallback;
 mod generate;
+mod limits;
 mod models;
 mod openai;
 mod ops;
@@ -32,7 +33,7 @@ use http::header::AUTHORIZATION;
 use tokio::sync::Semaphore;
 
 use crate::gateway::Gateway;
-use crate::types::{Error, Route, Tenant};
+use crate::types::{Caller, Error, Route};
 
 pub use admin::Admin;
 pub use cors::{AllowOrigins, Cors};
@@ -114,14 +115,20 @@ impl Default for Config {
 // === impl Edge ===
 
 impl Edge {
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Tenant>, Error> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Error> {
         self.gateway.authenticate(headers.get(AUTHORIZATION).map(|value| value.as_bytes()))
     }
 
     /// Records and answers an error that the gateway has not seen.
-    fn refuse(&self, tenant: Option<&Tenant>, route: &'static str, error: &Error) -> Response {
-        self.gateway.record_refusal(tenant, route, error);
+    fn refuse(&self, caller: Option<&Caller>, route: &'static str, error: &Error) -> Response {
+        self.gateway.record_refusal(caller.map(|caller| &*caller.tenant), route, error);
         error::response(error)
+    }
+
+    /// The answer, with how its receiver stands with its limits.
+    fn told(&self, caller: &Caller, model: Option<&str>, mut response: Response) -> Response {
+        limits::attach(response.headers_mut(), self.gateway.standing(caller, model));
+        response
     }
 }
 

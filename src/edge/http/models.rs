@@ -16,10 +16,12 @@ use crate::types::{Error, Tenant};
 const ROUTE: &str = "models";
 
 pub(super) async fn list(State(edge): State<Arc<Edge>>, headers: HeaderMap) -> Response {
-    match edge.authenticate(&headers) {
-        Ok(tenant) => encoded(&ModelList::new(&edge.gateway.models(&tenant), tenant.id.as_str())),
-        Err(error) => edge.refuse(None, ROUTE, &error),
-    }
+    let caller = match edge.authenticate(&headers) {
+        Ok(caller) => caller,
+        Err(error) => return edge.refuse(None, ROUTE, &error),
+    };
+    let models = edge.gateway.models(&caller.tenant);
+    edge.told(&caller, None, encoded(&ModelList::new(&models, caller.tenant.id.as_str())))
 }
 
 pub(super) async fn one(
@@ -27,14 +29,15 @@ pub(super) async fn one(
     headers: HeaderMap,
     name: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let tenant = match edge.authenticate(&headers) {
-        Ok(tenant) => tenant,
+    let caller = match edge.authenticate(&headers) {
+        Ok(caller) => caller,
         Err(error) => return edge.refuse(None, ROUTE, &error),
     };
-    match find(&edge, &tenant, name) {
+    let response = match find(&edge, &caller.tenant, name) {
         Ok(response) => response,
-        Err(error) => edge.refuse(Some(&tenant), ROUTE, &error),
-    }
+        Err(error) => edge.refuse(Some(&caller), ROUTE, &error),
+    };
+    edge.told(&caller, None, response)
 }
 
 fn find(edge: &Edge, tenant: &Tenant, name: Result<Path<String>, PathRejection>) -> Result<Response, Error> {

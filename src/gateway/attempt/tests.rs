@@ -15,8 +15,8 @@ use crate::gateway::{self, Gateway, Generation, Held, Live};
 use crate::pool::{self, ResidencyConfig, Worker};
 use crate::telemetry::Metrics;
 use crate::types::{
-    AdapterKey, BaseName, Delta, ErrorKind, FinishReason, Input, Prompt, Route, Sampling, Tenant, TenantId,
-    TenantLimits, Usage,
+    AdapterKey, BaseName, Caller, Delta, ErrorKind, FinishReason, Input, Key, Limits, Prompt, Route, Sampling, Tenant,
+    TenantId, Usage,
 };
 use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Status};
 
@@ -41,7 +41,7 @@ struct Running(Arc<AtomicU64>);
 
 struct Harness {
     gateway: Gateway,
-    tenant: Arc<Tenant>,
+    caller: Caller,
     workers: [Arc<Scripted>; 2],
 }
 
@@ -128,11 +128,9 @@ impl Harness {
         // Nothing tells it from its base: no probe is asked.
         catalogue.record_probe(&base, "0", None).now_or_never().expect("nothing to wait for");
         let route = ModelRoute { base: base.clone(), adapter: Some(key) };
-        let tenant = Arc::new(Tenant {
-            id: TenantId::new("acme"),
-            limits: TenantLimits { concurrent_generations: 1 },
-            models: [("assistant".into(), route)].into(),
-        });
+        let limits = Limits { concurrent_generations: Some(1), ..Limits::default() };
+        let tenant = Tenant::new(TenantId::new("acme"), limits, [("assistant".into(), route)].into());
+        let caller = Caller { tenant: Arc::new(tenant), key: Arc::new(Key::named("one")) };
         // In the order in which the pool tries idle ones for this adapter.
         let pooled = ["a", "b"].into_iter().zip(&workers).map(|(name, worker)| {
             Worker::new(
@@ -147,10 +145,11 @@ impl Harness {
             )
         });
         let pool = Pool::new(pooled.collect(), catalogue.clone(), metrics.clone());
-        let config = gateway::Config { request_timeout: Duration::from_secs(300), attempts };
+        let request_timeout = Duration::from_secs(300);
+        let config = gateway::Config { request_timeout, attempts, ..gateway::Config::default() };
         let live = Live::new(Keyring::default(), vec![base]);
         let gateway = Gateway::new(config, live, pool, metrics, CancellationToken::new());
-        Self { gateway, tenant, workers }
+        Self { gateway, caller, workers }
     }
 
     async fn generate(&self) -> Result<Generation, Error> {
@@ -167,7 +166,7 @@ impl Harness {
             timeout: None,
             extra: serde_json::Map::default(),
         };
-        self.gateway.generate(self.gateway.new_id(), &self.tenant, request).await
+        self.gateway.generate(self.gateway.new_id(), &self.caller, request).await
     }
 
     /// How the request fails; nothing may be held then.

@@ -19,8 +19,8 @@ use tenantry::gateway::{self, Gateway, Held, Live};
 use tenantry::pool::{self, Pool, ResidencyConfig};
 use tenantry::telemetry::Metrics;
 use tenantry::types::{
-    AdapterKey, BaseName, Delta, Error, ErrorKind, Event, FinishReason, Input, ModelRoute, Prompt, Tenant, TenantId,
-    TenantLimits, Usage,
+    AdapterKey, BaseName, Caller, Delta, Error, ErrorKind, Event, FinishReason, Input, Key, Limits, ModelRoute, Prompt,
+    Tenant, TenantId, Usage,
 };
 use tenantry::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
 use tokio::net::TcpListener;
@@ -187,19 +187,18 @@ fn gateway(worker: Arc<Scripted>) -> Arc<Gateway> {
     let mut keyring = Keyring::default();
     for (id, model, key) in [("acme", "assistant", "sk-acme"), ("globex", "other", "sk-globex")] {
         let route = ModelRoute { base: BaseName::new("base"), adapter: None };
-        let tenant = Tenant {
-            id: TenantId::new(id),
-            limits: TenantLimits { concurrent_generations: 1 },
-            models: [(model.into(), route)].into(),
-        };
-        keyring.insert(KeyHash::of(key.as_bytes()), Arc::new(tenant)).expect("the keys differ");
+        let limits = Limits { concurrent_generations: Some(1), ..Limits::default() };
+        let tenant = Tenant::new(TenantId::new(id), limits, [(model.into(), route)].into());
+        let caller = Caller { tenant: Arc::new(tenant), key: Arc::new(Key::named("one")) };
+        keyring.insert(KeyHash::of(key.as_bytes()), caller).expect("the keys differ");
     }
     let metrics = Arc::new(Metrics::default());
     let none = tenantry::adapters::Catalogue::fixed(Vec::new());
     let residency = ResidencyConfig { adapter_bytes: 1, adapter_slots: None };
     let config = pool::WorkerConfig { residency, slots: None };
     let worker = pool::Worker::new("worker", worker, config, none.clone(), metrics.clone());
-    let config = gateway::Config { request_timeout: Duration::from_secs(30), attempts: 1 };
+    let config =
+        gateway::Config { request_timeout: Duration::from_secs(30), attempts: 1, ..gateway::Config::default() };
     let live = Live::new(keyring, vec![BaseName::new("base")]);
     let pool = Pool::new(vec![worker], none, metrics.clone());
     Arc::new(Gateway::new(config, live, pool, metrics, CancellationToken::new()))

@@ -57,10 +57,7 @@ impl Server {
         Self::with_config(&quickstart_like(""), test).await;
     }
 
-    pub(crate) async fn with_config<F: Future<Output = ()>>(
-        config: &str,
-        test: impl FnOnce(Arc<Self>) -> F,
-    ) {
+    pub(crate) async fn with_config<F: Future<Output = ()>>(config: &str, test: impl FnOnce(Arc<Self>) -> F) {
         let server = std::sync::Arc::new(Self::start(config).await);
         test(server.clone()).await;
         let server = std::sync::Arc::into_inner(server).expect("the test is done with the server");

@@ -4,6 +4,7 @@
 mod accepted;
 mod connection;
 mod fuzz;
+mod limits;
 mod operations;
 mod parsing;
 mod routes;
@@ -35,8 +36,8 @@ use crate::gateway::{self, Gateway, Held, Live};
 use crate::pool::{Pool, ResidencyConfig, Worker, WorkerConfig};
 use crate::telemetry::Metrics;
 use crate::types::{
-    AdapterKey, BaseName, Delta, Event, FinishReason, GenerateRequest, ModelRoute, Tenant, TenantId, TenantLimits,
-    Usage,
+    AdapterKey, BaseName, Caller, Delta, Event, FinishReason, GenerateRequest, Key, Limits, ModelRoute, Tenant,
+    TenantId, Usage,
 };
 use crate::worker::{AdapterLoad, Call, Driver, LoadedAdapter, Started, Status, WorkerError};
 
@@ -121,25 +122,28 @@ impl Harness {
     }
 
     fn of(script: Vec<Step>, config: Config, catalogue: Arc<Catalogue>) -> Self {
+        let limits = Limits { concurrent_generations: Some(1), ..Limits::default() };
+        Self::limited(script, config, catalogue, limits)
+    }
+
+    fn limited(script: Vec<Step>, config: Config, catalogue: Arc<Catalogue>, limits: Limits) -> Self {
         let worker = Arc::new(Scripted { script, running: Arc::default(), seen: Mutex::default() });
         let metrics = Arc::new(Metrics::default());
         let route = ModelRoute { base: BaseName::new("base"), adapter: None };
         let models = ["assistant", "org/model"].map(|name| (name.into(), route.clone()));
-        let tenant = Arc::new(Tenant {
-            id: TenantId::new("acme"),
-            limits: TenantLimits { concurrent_generations: 1 },
-            models: models.into(),
-        });
+        let tenant = Arc::new(Tenant::new(TenantId::new("acme"), limits, models.into()));
         let mut keyring = Keyring::default();
-        keyring.insert(KeyHash::of(b"sk-acme"), tenant).expect("the ring was empty");
+        let caller = Caller { tenant, key: Arc::new(Key::named("one")) };
+        keyring.insert(KeyHash::of(b"sk-acme"), caller).expect("the ring was empty");
         let live = Live::new(keyring, vec![BaseName::new("base")]);
         let residency = ResidencyConfig { adapter_bytes: 1 << 20, adapter_slots: None };
         let pooled = WorkerConfig { residency, slots: None };
         let pooled = Worker::new("w", worker.clone(), pooled, catalogue.clone(), metrics.clone());
         let pool = Pool::new(vec![pooled], catalogue, metrics.clone());
         let cut_off = CancellationToken::new();
-        let limits = gateway::Config { request_timeout: Duration::from_secs(300), attempts: 1 };
-        let gateway = Arc::new(Gateway::new(limits, live, pool, metrics, cut_off.clone()));
+        let request_timeout = Duration::from_secs(300);
+        let timeouts = gateway::Config { request_timeout, attempts: 1, ..gateway::Config::default() };
+        let gateway = Arc::new(Gateway::new(timeouts, live, pool, metrics, cut_off.clone()));
         let router = public_router(gateway.clone(), config, Router::new());
         Self { router, gateway, worker, cut_off }
     }

@@ -1,0 +1,242 @@
+//! Requests that wait for a place at the workers of one base model. Which is
+//! next the [`FairQueue`] says; here is who waits for its word.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::queue::{Account, Ask, Bounds, FairQueue, Full, Served, Ticket};
+use super::{Refusal, lock};
+use crate::types::{Priority, TenantId};
+
+/// How long it is measured at least how fast a full line is served.
+const MEASURED: Duration = Duration::from_secs(1);
+/// Of what was measured last, in a moving average.
+const NEWEST: f64 = 0.3;
+/// An interactive request is refused only where it would miss its time by far:
+/// the estimate may be wrong, and somebody waits.
+const BENEFIT: f64 = 2.0;
+
+/// The line of one base model.
+#[derive(Default)]
+pub(super) struct Line(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    queue: FairQueue<TenantId, Call>,
+    /// Sequences that the workers run at one time; 0 where there is none, and
+    /// then nobody has to wait to learn that.
+    seats: u32,
+    taken: u32,
+    pace: Pace,
+}
+
+/// Tells who waits that it is its turn, or that it waits in vain.
+type Call = oneshot::Sender<Result<Seat, Refusal>>;
+
+/// Tokens a second, while requests wait.
+#[derive(Default)]
+struct Pace {
+    since: Option<Instant>,
+    done: u64,
+    rate: Option<f64>,
+}
+
+/// A place at the workers, held until dropped.
+pub(super) struct Seat {
+    line: Arc<Line>,
+    seats: u32,
+    account: Option<Account<TenantId>>,
+    /// What the request took, as far as it came.
+    pub took: Option<u64>,
+}
+
+/// How long a request may wait, and beside how many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub until: Instant,
+    pub bounds: Bounds,
+}
+
+/// Takes the request out of the line when nobody waits for it any more.
+struct Waiting<'a> {
+    line: &'a Arc<Line>,
+    ticket: Option<Ticket<TenantId>>,
+}
+
+// === impl Line ===
+
+impl Line {
+    /// The workers run so many sequences at one time.
+    pub(super) fn resize(self: &Arc<Self>, seats: u32) {
+        let mut state = lock(&self.0);
+        if state.seats != seats {
+            state.seats = seats;
+            self.serve(state);
+        }
+    }
+
+    /// Waits for a place.
+    pub(super) async fn enter(self: &Arc<Self>, ask: Ask<TenantId>, patience: Patience) -> Result<Seat, Refusal> {
+        let (call, called) = oneshot::channel();
+        let waiting = {
+            let mut state = lock(&self.0);
+            let wait = state.wait(&ask);
+            if let Some(wait) = wait.filter(|_| !state.has_room(ask.seats)) {
+                let left = patience.until.saturating_duration_since(Instant::now());
+                let benefit = if ask.class == Priority::Interactive { BENEFIT } else { 1.0 };
+                if wait > left.mul_f64(benefit) {
+                    return Err(Refusal::TooLate { wait });
+                }
+            }
+            let pushed = state.queue.push(ask, patience.bounds, call).map_err(|(full, _)| Refusal::Full {
+                of_tenant: full == Full::OfTenant,
+                wait: wait.unwrap_or_default(),
+            })?;
+            if let Some(displaced) = pushed.displaced {
+                let _ = displaced.send(Err(Refusal::Full { of_tenant: false, wait: wait.unwrap_or_default() }));
+            }
+            state.pace.begin();
+            self.serve(state);
+            Waiting { line: self, ticket: Some(pushed.ticket) }
+        };
+        let answer = tokio::time::timeout_at(patience.until, called).await;
+        match answer {
+            Ok(Ok(answer)) => {
+                waiting.called();
+                answer
+            }
+            // The sender is never dropped without a word but with the line.
+            Ok(Err(_)) => Err(Refusal::TooLate { wait: Duration::ZERO }),
+            Err(_) => {
+                drop(waiting);
+                Err(Refusal::Waited)
+            }
+        }
+    }
+
+    /// Of a tenant so many may wait: the newest of the others leave.
+    pub(super) fn keep(&self, tenant: &TenantId, most: usize) {
+        let leaving = lock(&self.0).queue.evict(tenant, most);
+        for call in leaving {
+            let _ = call.send(Err(Refusal::Full { of_tenant: true, wait: Duration::ZERO }));
+        }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.0).queue.len()
+    }
+
+    pub(super) fn taken(&self) -> u32 {
+        lock(&self.0).taken
+    }
+
+    /// Gives free places to those whose turn it is. Takes the lock with it: a
+    /// place that nobody wants any more comes back here when it is dropped.
+    fn serve(self: &Arc<Self>, mut state: std::sync::MutexGuard<'_, State>) {
+        let mut unwanted = Vec::new();
+        while let Some(Served { value: call, account }) = state.next() {
+            let seats = account.seats();
+            state.taken += seats;
+            let seat = Seat { line: self.clone(), seats, account: Some(account), took: None };
+            if let Err(Ok(seat)) = call.send(Ok(seat)) {
+                unwanted.push(seat);
+            }
+        }
+        if state.queue.is_empty() {
+            state.pace.pause();
+        }
+        drop(state);
+        drop(unwanted);
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn has_room(&self, seats: u32) -> bool {
+        self.queue.is_empty() && self.free() >= seats
+    }
+
+    fn free(&self) -> u32 {
+        match (self.seats, self.taken) {
+            // One that needs more than there are has them to itself.
+            (0, _) | (_, 0) => u32::MAX,
+            (seats, taken) => seats.saturating_sub(taken),
+        }
+    }
+
+    fn next(&mut self) -> Option<Served<TenantId, Call>> {
+        self.queue.pop(self.free())
+    }
+
+    /// How long a request would have to wait, where it can be told.
+    fn wait(&self, ask: &Ask<TenantId>) -> Option<Duration> {
+        let rate = self.pace.rate.filter(|rate| *rate > 0.0)?;
+        Some(Duration::from_secs_f64((self.queue.ahead(ask) as f64 / rate).min(1e6)))
+    }
+}
+
+// === impl Pace ===
+
+impl Pace {
+    fn begin(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn pause(&mut self) {
+        (self.since, self.done) = (None, 0);
+    }
+
+    fn done(&mut self, tokens: u64) {
+        let Some(since) = self.since else { return };
+        self.done += tokens;
+        let passed = since.elapsed();
+        if passed < MEASURED {
+            return;
+        }
+        let measured = self.done as f64 / passed.as_secs_f64();
+        self.rate = Some(self.rate.map_or(measured, |rate| rate + (measured - rate) * NEWEST));
+        (self.since, self.done) = (Some(Instant::now()), 0);
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting<'_> {
+    /// It waits no more.
+    fn called(mut self) {
+        self.ticket = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut state = lock(&self.line.0);
+        if state.queue.remove(ticket).is_some() {
+            // Behind a large one there may be a small one that has room.
+            self.line.serve(state);
+        }
+    }
+}
+
+// === impl Seat ===
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = lock(&self.line.0);
+        state.taken -= self.seats;
+        if let Some(account) = self.account.take() {
+            let took = self.took.unwrap_or(0);
+            state.pace.done(took);
+            state.queue.settle(account, took);
+        }
+        self.line.serve(state);
+    }
+}
+
+#[cfg(test)]
+mod tests;
