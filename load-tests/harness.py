@@ -49,11 +49,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def write_config(folder: pathlib.Path, model: pathlib.Path, tenants: int, ports: tuple) -> pathlib.Path:
+def write_config(
+    folder: pathlib.Path, model: pathlib.Path, tenants: int, ports: tuple, rows: int, more: str
+) -> pathlib.Path:
     lines = [
         f'[server]\nlisten = "127.0.0.1:{ports[0]}"\n[ops]\nlisten = "127.0.0.1:{ports[1]}"\n[log]\nfilter = "warn"',
         f'[bases.base]\npath = "{model}"',
-        '[workers.local]\ndriver = "embedded"\nbases = ["base"]\nmax_batch_rows = 64',
+        '[workers.local]\ndriver = "embedded"\nbases = ["base"]\n' f"max_batch_rows = {rows}",
+        more,
     ]
     for number in range(tenants):
         write_adapter(folder / f"adapter-{number}", number)
@@ -126,11 +129,13 @@ def version(binary: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def serving(binary: pathlib.Path, model: pathlib.Path, tenants: int) -> Iterator[tuple]:
+def serving(
+    binary: pathlib.Path, model: pathlib.Path, tenants: int, rows: int = 64, more: str = ""
+) -> Iterator[tuple]:
     """A server with that many tenants, each with an adapter of its own; yields its two ports."""
     with tempfile.TemporaryDirectory() as folder:
         ports = (free_port(), free_port())
-        config = write_config(pathlib.Path(folder), model.resolve(), tenants, ports)
+        config = write_config(pathlib.Path(folder), model.resolve(), tenants, ports, rows, more)
         server = subprocess.Popen([binary, "serve", "--config", config])
         try:
             wait_ready(server, ports[1])

@@ -29,3 +29,5 @@ say "measuring; this takes several minutes"
 "$venv/bin/python" load-tests/engine.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md
 "$venv/bin/python" load-tests/adapters.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md \
     --plot load-tests/adapters.png
+"$venv/bin/python" load-tests/neighbours.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md \
+    --plot load-tests/neighbours.png

@@ -19,7 +19,7 @@ use http::HeaderValue;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::adapters::{Catalogue, OpenError};
 use crate::config::{Config, Cors, Loaded, WorkerConfig};
@@ -39,6 +39,9 @@ pub use worker_process::WorkerApp;
 /// How long a browser may remember what it may send from where.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 
+/// The longest that the end waits for the database.
+const FLUSH: Duration = Duration::from_secs(5);
+
 /// A running Tenantry.
 pub struct App {
     addresses: Addresses,
@@ -48,7 +51,7 @@ pub struct App {
     /// The tasks that accept connections, and the operators' connections.
     servers: TaskTracker,
     waiting: Waiting,
-    /// Keeps adapters where they are wanted.
+    /// Keeps up with adapters, workers and budgets.
     _following: AbortOnDropHandle<()>,
     /// Add and remove workers that come and go.
     _followers: Followers,
@@ -133,8 +136,11 @@ impl App {
                 return Err(error);
             }
         };
+        if let Err(error) = gateway.learn_budgets().await {
+            warn!(%error, "budgets begin without what was used of them before");
+        }
         let following = gateway.clone();
-        let following = AbortOnDropHandle::new(tokio::spawn(async move { following.keep_placed().await }));
+        let following = AbortOnDropHandle::new(tokio::spawn(async move { following.keep().await }));
         // Nobody else sets it.
         let _ = coming.set(gateway.clone());
         let app = Self {
@@ -189,6 +195,9 @@ impl App {
         // Nothing is loaded any more but what requests ask for.
         drop(self._following);
         self.shutdown.run(self.drain_timeout).await;
+        if !matches!(tokio::time::timeout(FLUSH, self.gateway.flush_usage()).await, Ok(Ok(()))) {
+            warn!("the catalogue's database is away: not all usage was written down");
+        }
         self.servers.close();
         self.servers.wait().await;
     }

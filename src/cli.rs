@@ -2,6 +2,8 @@
 
 pub(crate) mod adapters;
 mod api;
+pub(crate) mod limits;
+pub(crate) mod usage;
 pub(crate) mod workers;
 
 use std::io::{self, IsTerminal, Read, Write};
@@ -41,6 +43,10 @@ pub(crate) enum Command {
     Adapters(adapters::Arguments),
     /// See the workers of a running gateway, and take them out of service
     Workers(workers::Arguments),
+    /// See tenants' limits, and set them while gateways run
+    Limits(limits::Arguments),
+    /// Sum what tenants have used, by day, key and model
+    Usage(usage::Arguments),
     /// Make keys and hash them for the configuration
     #[command(subcommand)]
     Keys(Keys),

@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         Command::Check { file } => cli::check(&file),
         Command::Adapters(arguments) => cli::adapters::run(arguments),
         Command::Workers(arguments) => cli::workers::run(arguments),
+        Command::Limits(arguments) => cli::limits::run(arguments),
+        Command::Usage(arguments) => cli::usage::run(arguments),
         Command::Keys(command) => cli::keys(command),
         Command::Model(command) => cli::model(command),
     };

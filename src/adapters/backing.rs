@@ -17,6 +17,7 @@ use super::copies::Copies;
 use super::database::{Database, Down, Refused, Rows};
 use super::error::{OpenError, PublishError};
 use super::publish::Staging;
+use super::usage::Outbox;
 use super::{Config, Inspect, Publish, Source, archive, lock, now};
 use crate::telemetry::Metrics;
 
@@ -41,8 +42,9 @@ pub(super) struct Backing {
     pub(super) inspect: Arc<dyn Inspect>,
     pub(super) places: Arc<Semaphore>,
     pub(super) metrics: Arc<Metrics>,
-    /// The poller and the sweeper.
-    pub(super) tasks: OnceLock<[AbortOnDropHandle<()>; 2]>,
+    pub(super) usage: Outbox,
+    /// The poller, the sweeper and who writes usage down.
+    pub(super) tasks: OnceLock<[AbortOnDropHandle<()>; 3]>,
 }
 
 // === impl Backing ===
@@ -60,6 +62,7 @@ impl Backing {
             inspect,
             places: Arc::new(Semaphore::new(PUBLISHES)),
             metrics,
+            usage: Outbox::default(),
             tasks: OnceLock::new(),
             config,
         })

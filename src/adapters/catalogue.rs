@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
 use super::backing::Backing;
-use super::database::{Down, Refused, Rows};
+use super::database::{Down, LimitRow, Refused, Rows};
 use super::error::{ChangeError, FetchError, OpenError, PublishError};
 use super::probes::Probes;
 use super::snapshot::Snapshot;
@@ -27,6 +27,8 @@ pub struct Catalogue {
     pub(super) backing: Option<Backing>,
     pub(super) probes: Probes,
     version: watch::Sender<i64>,
+    /// What operators have set.
+    pub(super) limits: ArcSwap<Vec<LimitRow>>,
 }
 
 /// A revision as operators see it.
@@ -58,6 +60,7 @@ impl Catalogue {
             configured,
             backing,
             probes,
+            limits: ArcSwap::from_pointee(rows.limits),
             version: watch::Sender::new(rows.version),
         }
     }
@@ -104,8 +107,18 @@ impl Catalogue {
                 tokio::time::sleep(sweep).await;
             }
         });
+        let noted = Arc::downgrade(&catalogue);
+        let writer = tokio::spawn(async move {
+            while let Some(catalogue) = noted.upgrade() {
+                let rung = catalogue.rung();
+                drop(catalogue);
+                rung.await;
+                let Some(catalogue) = noted.upgrade() else { return };
+                catalogue.write_noted().await;
+            }
+        });
         if let Some(backing) = &catalogue.backing {
-            let _ = backing.tasks.set([poller, sweeper].map(AbortOnDropHandle::new));
+            let _ = backing.tasks.set([poller, sweeper, writer].map(AbortOnDropHandle::new));
         }
         Ok(catalogue)
     }
@@ -197,6 +210,7 @@ impl Catalogue {
                 let snapshot = Snapshot::new(&rows, &self.configured);
                 self.probes.follow(&rows.probes, &snapshot.probed());
                 self.snapshot.store(Arc::new(snapshot));
+                self.limits.store(Arc::new(rows.limits.clone()));
                 self.version.send_replace(rows.version);
                 self.count();
                 backing.remember(&rows, turn).await;

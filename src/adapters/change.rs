@@ -70,7 +70,7 @@ impl Catalogue {
     }
 
     /// Makes a change, and sees it.
-    async fn change<'a, T, F: Future<Output = Result<T, Down>>>(
+    pub(super) async fn change<'a, T, F: Future<Output = Result<T, Down>>>(
         &'a self,
         work: impl FnOnce(&'a Backing) -> F,
     ) -> Result<T, ChangeError> {

@@ -25,11 +25,13 @@ mod change;
 mod copies;
 mod database;
 mod error;
+mod limits;
 mod probes;
 mod publish;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,8 +42,10 @@ use crate::types::{AdapterKey, BaseName, Secret, TenantId};
 pub use catalogue::{Catalogue, Listed};
 pub use database::Refused;
 pub use error::{ChangeError, FetchError, OpenError, PublishError};
+pub use limits::LimitsOf;
 pub use probes::Probe;
 pub use publish::{Published, Staging};
+pub use usage::{Days, Sum, Used};
 
 pub const CONFIG_FILE: &str = "adapter_config.json";
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use chrono::{Datelike, Months, NaiveDate};
+
 const DAY: u64 = 24 * 60 * 60;
 
 /// How long a budget is for.
@@ -27,17 +29,21 @@ pub(super) struct Budget {
 impl Period {
     /// Beginning and end of the period that `time` is in, as Unix time in seconds.
     pub fn around(self, time: SystemTime) -> (u64, u64) {
-        let now = unix(time);
-        let day = now / DAY;
-        match self {
-            Self::Day => (day * DAY, (day + 1) * DAY),
-            Self::Month => {
-                let (year, month) = year_and_month(day);
-                let next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-                (first_day(year, month) * DAY, first_day(next.0, next.1) * DAY)
-            }
-        }
+        let day = unix(time) / DAY;
+        let month = match self {
+            Self::Day => None,
+            Self::Month => i64::try_from(day).ok().and_then(month),
+        };
+        // A time that no calendar has is in a day.
+        month.unwrap_or((day * DAY, (day + 1) * DAY))
     }
+}
+
+fn month(day: i64) -> Option<(u64, u64)> {
+    let first = NaiveDate::from_epoch_days(i32::try_from(day).ok()?)?.with_day(1)?;
+    let next = first.checked_add_months(Months::new(1))?;
+    let start = |date: NaiveDate| u64::try_from(date.to_epoch_days()).ok().map(|day| day * DAY);
+    Some((start(first)?, start(next)?))
 }
 
 // === impl Budget ===
@@ -89,26 +95,6 @@ impl Budget {
 
 fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Of a day, counted from 1970-01-01 (Hinnant, "chrono-Compatible Low-Level
-/// Date Algorithms", `civil_from_days`).
-fn year_and_month(day: u64) -> (u64, u64) {
-    let day = day + 719_468;
-    let (era, of_era) = (day / 146_097, day % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + u64::from(month <= 2), month)
-}
-
-/// Of a month, as days since 1970-01-01 (`days_from_civil` of the same).
-fn first_day(year: u64, month: u64) -> u64 {
-    let year = year - u64::from(month <= 2);
-    let (era, of_era) = (year / 400, year % 400);
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 #[cfg(test)]

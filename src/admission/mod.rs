@@ -204,8 +204,9 @@ impl Admission {
     /// Holds those who wait to a tenant's new limits.
     pub fn changed(&self, tenant: &Tenant) {
         let lines: Vec<Arc<Line>> = lock(&self.lines).values().cloned().collect();
+        let most = tenant.limits.concurrent_generations.map_or(usize::MAX, |most| most as usize);
         for line in lines {
-            line.keep(&tenant.id, tenant.share.max_waiting);
+            line.keep(&tenant.id, tenant.share.max_waiting.min(most));
         }
     }
 

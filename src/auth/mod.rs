@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::types::{Caller, Tenant, TenantId};
+use crate::types::{Caller, Key, Limits, Tenant, TenantId};
 
 pub use key::{KeyHash, NewKey};
 
 /// Every key of every tenant.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Keyring {
     callers: HashMap<KeyHash, Caller>,
 }
@@ -46,6 +46,28 @@ impl Keyring {
         self.callers.values().map(|caller| &caller.tenant).find(|tenant| tenant.id == *id).cloned()
     }
 
+    /// A tenant's keys.
+    pub fn keys<'a>(&'a self, tenant: &'a TenantId) -> impl Iterator<Item = &'a Arc<Key>> {
+        self.callers.values().filter(move |caller| caller.tenant.id == *tenant).map(|caller| &caller.key)
+    }
+
+    /// The same keys, leading to other callers.
+    pub fn map(&self, mut of: impl FnMut(&Caller) -> Caller) -> Self {
+        Self { callers: self.callers.iter().map(|(hash, caller)| (*hash, of(caller))).collect() }
+    }
+
+    /// Each tenant, as often as it has keys.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.callers.values().map(|caller| &caller.tenant)
+    }
+
+    /// Every limit that somebody has.
+    pub fn limits(&self) -> impl Iterator<Item = &Limits> {
+        self.callers.values().flat_map(|Caller { tenant, key }| {
+            [&tenant.limits, &key.limits].into_iter().chain(tenant.model_limits.values())
+        })
+    }
+
     /// Whose key the value of an `authorization` header (or the
     /// gRPC metadata of that name) carries.
     pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Caller, AuthError> {
@@ -61,7 +83,6 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Key, Limits};
 
     fn keyring() -> Keyring {
         let tenant = Tenant::new(TenantId::new("acme"), Limits::default(), Default::default());

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use crate::auth::Keyring;
 use crate::types::BaseName;
 
+#[derive(Clone)]
 pub struct Live {
     keyring: Keyring,
     /// Base models that some tenant's model stands on.
@@ -16,6 +17,11 @@ pub struct Live {
 impl Live {
     pub fn new(keyring: Keyring, bases: Vec<BaseName>) -> Self {
         Self { keyring, bases, loaded: super::unix_seconds(SystemTime::now()) }
+    }
+
+    /// The same with other callers.
+    pub(super) fn with(&self, keyring: Keyring) -> Self {
+        Self { keyring, bases: self.bases.clone(), loaded: self.loaded }
     }
 
     pub(super) fn keyring(&self) -> &Keyring {

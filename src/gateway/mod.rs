@@ -13,10 +13,12 @@ mod attempt;
 mod budget;
 mod failure;
 mod insight;
+mod limits;
 mod live;
 mod record;
 mod sizes;
 mod stream;
+mod usage;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,8 +35,10 @@ use crate::pool::Pool;
 use crate::telemetry::Metrics;
 use crate::types::{BaseName, Caller, Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
 
+pub use crate::adapters::{Days, LimitsOf, Sum as UsageSum};
 pub use crate::admission::{Allowance, Config as AdmissionConfig, Order, Standing};
 pub use insight::{AdapterState, Whereabouts, WorkerCard, state as adapter_state};
+pub use limits::LimitsCard;
 pub use live::Live;
 pub use stream::EventStream;
 
@@ -54,7 +58,12 @@ pub struct Config {
 /// Composes the rooms; the edges talk to this and to nothing behind it.
 pub struct Gateway {
     config: Config,
+    /// What the configuration says.
+    configured: Live,
+    /// The same, with the limits that operators have set.
     live: ArcSwap<Live>,
+    /// Those limits.
+    applied: ArcSwap<limits::Set>,
     admission: Admission,
     pool: Pool,
     retries: Retries,
@@ -112,16 +121,20 @@ impl Default for Config {
 
 impl Gateway {
     pub fn new(config: Config, live: Live, pool: Pool, metrics: Arc<Metrics>, cut_off: CancellationToken) -> Self {
-        Self {
+        let gateway = Self {
             retries: Retries::new(config.attempts, metrics.clone()),
             admission: Admission::new(config.admission.clone()),
             config,
-            live: ArcSwap::from_pointee(live),
+            live: ArcSwap::from_pointee(live.clone()),
+            configured: live,
+            applied: ArcSwap::default(),
             pool,
             metrics,
             cut_off,
             tasks: TaskTracker::new(),
-        }
+        };
+        gateway.apply_limits();
+        gateway
     }
 
     /// Whose key a request's `authorization` value carries.
@@ -165,7 +178,7 @@ impl Gateway {
         let created = unix_seconds(SystemTime::now());
         let timeout = request.timeout.map_or(self.config.request_timeout, |own| own.min(self.config.request_timeout));
         let deadline = started + timeout;
-        let mut record = Record::new(id, caller, request.route, started, self.metrics.clone());
+        let mut record = Record::new(id, caller, request.route, started, self.catalogue(), self.metrics.clone());
 
         let steps = async {
             let (model, route) = self.resolve(tenant, &request.model)?;
@@ -252,9 +265,9 @@ impl Gateway {
         self.live.load().keyring().tenant(id)
     }
 
-    /// Keeps adapters where they are wanted, and the lines of those who wait
-    /// as wide as the workers are. Never returns.
-    pub async fn keep_placed(&self) {
+    /// Keeps adapters where they are wanted, the lines of those who wait as wide
+    /// as the workers are, and budgets up to what others use. Never returns.
+    pub async fn keep(&self) {
         let widths = async {
             loop {
                 tokio::time::sleep(LOOK).await;
@@ -263,7 +276,7 @@ impl Gateway {
                 }
             }
         };
-        tokio::join!(self.pool.keep_placed(), widths);
+        tokio::join!(self.pool.keep_placed(), widths, self.keep_budgets(), self.follow_limits());
     }
 
     /// Requests that wait: for a place at the workers, and at them.

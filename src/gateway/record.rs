@@ -2,11 +2,13 @@
 //! counters, the histograms. Never its text.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::adapters::{Catalogue, Used};
 use crate::telemetry::Metrics;
 use crate::types::{
     Caller, Error, ErrorKind, Event, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage,
@@ -16,6 +18,7 @@ pub(super) struct Record {
     id: GenerationId,
     caller: Caller,
     route: Route,
+    catalogue: Arc<Catalogue>,
     metrics: Arc<Metrics>,
     started: Instant,
     /// Known once the model name was found in the tenant.
@@ -59,12 +62,14 @@ impl Record {
         caller: &Caller,
         route: Route,
         started: Instant,
+        catalogue: &Arc<Catalogue>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             id,
             caller: caller.clone(),
             route,
+            catalogue: catalogue.clone(),
             metrics,
             started,
             model: None,
@@ -126,7 +131,29 @@ impl Record {
             usage.prompt_tokens.into(),
             usage.completion_tokens.into(),
         );
+        self.note(usage, finish);
         self.tell(finish.as_str(), error);
+    }
+
+    /// Writes down what it used.
+    fn note(&self, usage: Usage, finish: Finish) {
+        let Some(model) = &self.model else { return };
+        let seated = self.seated.unwrap_or(self.started);
+        self.catalogue.note_usage(Used {
+            id: self.id.to_string(),
+            tenant: self.caller.tenant.id.to_string(),
+            key: self.caller.key.name.to_string(),
+            model: model.name.to_string(),
+            base: model.base.clone(),
+            adapter: model.adapter.clone(),
+            input: usage.prompt_tokens.into(),
+            output: usage.completion_tokens.into(),
+            cached: usage.cached_tokens.into(),
+            queue: seated - self.started,
+            service: seated.elapsed(),
+            finish: finish.as_str(),
+            ended: super::unix_seconds(SystemTime::now()),
+        });
     }
 
     pub(super) fn inter_token(&self) -> Histogram {

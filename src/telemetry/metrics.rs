@@ -50,6 +50,7 @@ pub struct Metrics {
     retries: Family<OutcomeLabels, Counter>,
     queue_depth: Family<BaseLabels, Gauge>,
     queue_wait: Histogram,
+    usage_lost: Counter,
     adapter_publishes: Family<OutcomeLabels, Counter>,
     adapters: Family<StateLabels, Gauge>,
     catalogue_up: Gauge,
@@ -193,6 +194,7 @@ impl Default for Metrics {
             retries: Family::default(),
             queue_depth: Family::default(),
             queue_wait: Histogram::new(QUEUE_SECONDS),
+            usage_lost: Counter::default(),
             adapter_publishes: Family::default(),
             adapters: Family::default(),
             catalogue_up: Gauge::default(),
@@ -242,6 +244,11 @@ impl Default for Metrics {
         registry.register("picks", "Choices of a worker by what decided", metrics.picks.clone());
         registry.register("retries", "Requests tried again before their first event", metrics.retries.clone());
         registry.register("queue_depth", "Requests that wait for a place at a worker", metrics.queue_depth.clone());
+        registry.register(
+            "usage_lost",
+            "Generations whose usage could not be written down",
+            metrics.usage_lost.clone(),
+        );
         registry.register_with_unit(
             "queue_wait",
             "From a request's arrival until it had a place at the workers",
@@ -321,6 +328,11 @@ impl Metrics {
     /// `indistinct` (it answers like its base), `unproven` (nothing to compare with yet).
     pub fn adapter_probed(&self, outcome: &'static str) {
         self.adapter_probes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// A generation's usage is not written down and will not be.
+    pub fn usage_lost(&self) {
+        self.usage_lost.inc();
     }
 
     /// A request has a place at the workers, and had to wait so long for it.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Which limit was hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Limit {
@@ -18,7 +20,8 @@ pub enum Limit {
 
 /// The limits of a tenant, of one of its keys or of one of its model names.
 /// `None`: no limit. All that apply to a request hold at once.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     pub requests_per_second: Option<u64>,
     pub requests_per_minute: Option<u64>,

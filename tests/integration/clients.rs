@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::support::{Server, repository, scratch};
+use crate::support::{Server, quickstart_like, repository, scratch};
 
 /// Runs a client to its end; its output is shown where it fails.
 async fn run(mut command: Command) {
@@ -32,10 +32,14 @@ fn openai(mut command: Command, server: &Server) -> Command {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stock_openai_client_for_python() {
     let _timed = crate::support::timed().await;
-    Server::with(|server: Arc<Server>| async move {
+    let limited = "[[tenants]]\nid = \"limited\"\nkeys = [{ demo = \"sk-demo-limited\" }]\n\
+                   limits = { requests_per_second = 2 }\nmodels = { base = { base = \"smollm2-135m\" } }\n";
+    Server::with_config(&quickstart_like(limited), |server: Arc<Server>| async move {
         let mut command = Command::new(python());
         command.arg(repository("tests/clients/openai_python/client.py"));
-        run(openai(command, &server)).await;
+        let mut command = openai(command, &server);
+        command.args(["--limited-key", "sk-demo-limited", "--limited-model", "base"]);
+        run(command).await;
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! Everything that runs the product as its users do, in one binary.
 
+mod admission;
 mod bases;
 mod catalogue;
 mod chaos;

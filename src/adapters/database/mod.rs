@@ -1,9 +1,11 @@
 //! The catalogue's tables, in SQLite or Postgres: the same statements for both.
 
+mod limits;
 mod probes;
 mod records;
 mod refusals;
 mod unnamed;
+mod usage;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use sqlx::{Any, AnyPool, Row, Transaction};
 
 use crate::types::Secret;
 
+pub(super) use limits::LimitRow;
 pub(super) use probes::ProbeRow;
 pub(super) use records::{AdapterRow, RolledBack, Rows, Standing};
 pub use refusals::Refused;

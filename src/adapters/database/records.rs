@@ -6,6 +6,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
+use super::limits::{self, LimitRow};
 use super::probes::{self, ProbeRow};
 use super::unnamed::{self, Place};
 use super::{Database, Down, changed, in_time, number, signed, unsigned};
@@ -21,6 +22,8 @@ pub(in crate::adapters) struct Rows {
     /// An earlier version remembered none.
     #[serde(default)]
     pub(in crate::adapters) probes: Vec<ProbeRow>,
+    #[serde(default)]
+    pub(in crate::adapters) limits: Vec<LimitRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -74,6 +77,8 @@ impl Database {
             let pins = pins.fetch_all(&mut *transaction).await?;
             let probes = sqlx::query("SELECT base, digest, probe FROM adapter_probes");
             let probes = probes.fetch_all(&mut *transaction).await?;
+            let set = sqlx::query("SELECT tenant, scope, name, limits FROM tenant_limits");
+            let set = set.fetch_all(&mut *transaction).await?;
             transaction.commit().await?;
             let pin = |row: &AnyRow| Ok((row.try_get(0)?, row.try_get(1)?, number(row.try_get(2)?)));
             Ok(Rows {
@@ -81,6 +86,7 @@ impl Database {
                 adapters: adapters.iter().map(adapter).collect::<Result<_, sqlx::Error>>()?,
                 pins: pins.iter().map(pin).collect::<Result<_, sqlx::Error>>()?,
                 probes: probes.iter().map(probes::probe).collect::<Result<_, sqlx::Error>>()?,
+                limits: set.iter().map(limits::limits).collect::<Result<_, sqlx::Error>>()?,
             })
         };
         in_time(reading).await

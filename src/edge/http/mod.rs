@@ -21,6 +21,7 @@ mod request_id;
 mod sse;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,7 @@ pub fn public_router(gateway: Arc<Gateway>, config: Config, grpc: Router) -> Rou
         .route("/v1/completions", post(generate::completions))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))
+        .route("/v1/usage", get(usage::usage))
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .fallback(fallback::unknown_path)
         .with_state(Arc::new(Edge {

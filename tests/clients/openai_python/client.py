@@ -6,6 +6,7 @@ Exits with 0 when every check holds, and otherwise names the check that does not
 import argparse
 import asyncio
 import sys
+import time
 import traceback
 
 import openai
@@ -224,12 +225,36 @@ def a_stream_can_be_left_in_the_middle(client, options):
     expect(text_of(client, options.model), "no answer afterwards")
 
 
+@check
+def a_limit_makes_the_client_back_off(client, options):
+    limited = client.with_options(api_key=options.limited_key)
+    ask = lambda of: of.chat.completions.with_raw_response.create(model=options.limited_model, **GREEDY)
+    first = ask(limited)
+    expect_equal(first.headers["x-ratelimit-limit-requests"], "2", "limit")
+    expect(int(first.headers["x-ratelimit-remaining-requests"]) < 2, "nothing was counted")
+
+    def hurry():
+        for _ in range(5):
+            ask(limited)
+
+    error = expect_error(openai.RateLimitError, hurry)
+    expect_equal((error.type, error.code), ("requests", "rate_limit_exceeded"), "what is told")
+    expect(float(error.response.headers["retry-after-ms"]) <= 1000, "the wait is longer than the limit's period")
+    # The same, with the client's own retries: it waits as it is told, and nothing fails.
+    patient, since = limited.with_options(max_retries=10), time.monotonic()
+    for _ in range(6):
+        ask(patient)
+    expect(time.monotonic() - since >= 1.5, "six requests at two a second took less than a second and a half")
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--base-url", required=True, help="ends with /v1")
     arguments.add_argument("--key", required=True)
     arguments.add_argument("--model", required=True, help="a model of the key's tenant")
     arguments.add_argument("--foreign-model", required=True, help="a model that only another tenant has")
+    arguments.add_argument("--limited-key", required=True, help="of a tenant that may send two requests a second")
+    arguments.add_argument("--limited-model", required=True, help="a model of that tenant")
     options = arguments.parse_args()
 
     failed = 0

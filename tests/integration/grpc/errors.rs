@@ -104,7 +104,8 @@ async fn a_tenant_over_its_limit_is_told_when_to_come_back() {
     let mut client = connect(&server).await;
     let held = client.generate(with_key("sk-acme", chat("hold"))).await.expect("the first one starts");
     let status = client.generate(with_key("sk-acme", chat("hello"))).await.expect_err("one at a time");
-    let text = "Rate limit reached: at most 1 generations may run at one time. Try again when one has ended.";
+    let text = "Rate limit reached on concurrent_generations: at most 1 generations may run at one time. \
+                Try again when one has ended.";
     assert_told(&status, Code::ResourceExhausted, text, "rate_limit_exceeded");
     assert_eq!(metadata(&status, "retry-after"), Some("1"));
     drop(held);

@@ -1,10 +1,13 @@
-//! `/admin/v1`: publishing adapters, and what becomes of them.
+//! `/admin/v1`: publishing adapters, and what becomes of them; workers, limits
+//! and usage.
 //!
 //! Operators and fine-tuners use it, on the operations listener ([`access`]).
 
 mod access;
 mod answer;
+mod limits;
 mod publish;
+mod usage;
 mod workers;
 
 use std::sync::Arc;
@@ -67,6 +70,8 @@ impl Admin {
             .route("/admin/v1/adapters/{tenant}/{name}/{revision}", delete(remove).get(one))
             .route("/admin/v1/adapters/{tenant}/{name}/{revision}/retire", post(retire))
             .merge(workers::routes())
+            .merge(limits::routes())
+            .merge(usage::routes())
             // Uploads are bounded as they are written.
             .layer(DefaultBodyLimit::disable())
             .route_layer(from_fn_with_state(api.clone(), access::authorised))

@@ -1,0 +1,81 @@
+//! What generations used: told to the catalogue as they end, and learnt from it
+//! by the budgets.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Gateway;
+use crate::adapters::{ChangeError, Days, Sum};
+use crate::admission::{Period, Scope};
+use crate::types::{Limits, Tenant, TenantId};
+
+/// How often it is looked what others have used of the budgets.
+const LOOK: Duration = Duration::from_secs(2);
+const DAY: u64 = 24 * 60 * 60;
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// What was used in a time, by day, key and model; of one tenant or of all.
+    pub async fn usage(&self, tenant: Option<&TenantId>, days: Days) -> Result<Vec<Sum>, ChangeError> {
+        self.catalogue().usage(tenant, days).await
+    }
+
+    /// Writes down what is noted and not yet written.
+    pub async fn flush_usage(&self) -> Result<(), ChangeError> {
+        self.catalogue().flush_usage().await
+    }
+
+    /// Keeps the budgets up to what other gateways use of them. Never returns.
+    pub(super) async fn keep_budgets(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // The catalogue tells that its database is away; the budgets then go by what is known.
+            let _ = self.learn_budgets().await;
+        }
+    }
+
+    /// Learns what was used of the budgets before this gateway was started,
+    /// and by others.
+    pub async fn learn_budgets(&self) -> Result<(), ChangeError> {
+        let live = self.live.load_full();
+        let tenants: HashSet<&TenantId> = live.keyring().tenants().map(|tenant| &tenant.id).collect();
+        let now = SystemTime::now();
+        for period in [Period::Day, Period::Month] {
+            let wanted = |limits: &Limits| match period {
+                Period::Day => limits.tokens_per_day.is_some(),
+                Period::Month => limits.tokens_per_month.is_some(),
+            };
+            if !live.keyring().limits().any(wanted) {
+                continue;
+            }
+            let (start, _) = period.around(now);
+            let today = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / DAY);
+            let sums = self.catalogue().usage_of_others(Days { first: start / DAY, last: today }).await?;
+            for ((tenant, scope), tokens) in by_scope(&sums) {
+                if tenants.contains(&tenant) {
+                    self.admission.learn(&tenant, scope, period, start, tokens);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a tenant's limits, what is left.
+    pub(super) fn left(&self, tenant: &Tenant, scope: &Scope, limits: &Limits) -> Vec<(&'static str, u64)> {
+        let left = self.admission.left(&tenant.id, scope, limits).into_iter();
+        left.map(|(limit, left)| (limit.as_str(), left)).collect()
+    }
+}
+
+/// The tokens of all accounts that the sums belong to.
+fn by_scope(sums: &[Sum]) -> HashMap<(TenantId, Scope), u64> {
+    let mut tokens: HashMap<(TenantId, Scope), u64> = HashMap::new();
+    for sum in sums {
+        let scopes = [Scope::Tenant, Scope::Key(sum.key.as_str().into()), Scope::Model(sum.model.as_str().into())];
+        for scope in scopes {
+            *tokens.entry((TenantId::new(sum.tenant.as_str()), scope)).or_default() += sum.input + sum.output;
+        }
+    }
+    tokens
+}
