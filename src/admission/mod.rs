@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::types::{BaseName, Caller, Limit, Limits, Priority, Tenant, TenantId};
+use crate::types::{BaseName, Caller, Limit, Limits, Priority, QueueOrder, Tenant, TenantId};
 
 pub use budget::Period;
 pub use estimate::{Estimate, sequences};
@@ -45,16 +45,7 @@ pub struct Config {
     pub max_wait: Duration,
     /// Requests that may wait for one base model, of all tenants.
     pub max_waiting: usize,
-    pub order: Order,
-}
-
-/// Who is next where workers are full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// The tenant that was served least by its weight, in tokens.
-    Fair,
-    /// Whoever came first. One tenant can keep all others waiting.
-    Arrival,
+    pub order: QueueOrder,
 }
 
 pub struct Admission {
@@ -109,7 +100,7 @@ pub struct Standing {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_wait: Duration::from_secs(30), max_waiting: 1024, order: Order::Fair }
+        Self { max_wait: Duration::from_secs(30), max_waiting: 1024, order: QueueOrder::Fair }
     }
 }
 
@@ -169,14 +160,14 @@ impl Admission {
         line.resize(seats);
         let share = &permit.caller.tenant.share;
         let ask = match self.config.order {
-            Order::Fair => Ask {
+            QueueOrder::Fair => Ask {
                 tenant: permit.caller.tenant.id.clone(),
                 class: permit.caller.priority(),
                 weight: share.weight,
                 tokens: permit.reserved.service(),
                 seats: sequences,
             },
-            Order::Arrival => Ask {
+            QueueOrder::Arrival => Ask {
                 tenant: TenantId::new(""),
                 class: Priority::Interactive,
                 weight: 1,
@@ -185,8 +176,8 @@ impl Admission {
             },
         };
         let of_tenant = match self.config.order {
-            Order::Fair => share.max_waiting,
-            Order::Arrival => self.config.max_waiting,
+            QueueOrder::Fair => share.max_waiting,
+            QueueOrder::Arrival => self.config.max_waiting,
         };
         let patience = Patience {
             until: deadline.min(Instant::now() + self.config.max_wait),

@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::gateway::{AdmissionConfig, Config as GatewayConfig, Order};
+use crate::gateway::{AdmissionConfig, Config as GatewayConfig};
 use crate::telemetry::{LogConfig, LogFormat};
+use crate::types::QueueOrder;
 
 use super::problem::Problem;
 use super::section::{Entry, Findings, Section, bytes_in, choice, duration_in, number, text};
@@ -129,7 +130,7 @@ fn gateway(mut section: Section<'_>, request_timeout: Duration, admission: Admis
 fn queue(mut section: Section<'_>) -> AdmissionConfig {
     let usual = AdmissionConfig::default();
     let waits = Duration::from_millis(1)..=Duration::from_secs(3600);
-    let orders = [("fair", Order::Fair), ("arrival", Order::Arrival)];
+    let orders = [("fair", QueueOrder::Fair), ("arrival", QueueOrder::Arrival)];
     let queue = AdmissionConfig {
         max_wait: section.optional("max_wait", duration_in(waits)).unwrap_or(usual.max_wait),
         max_waiting: section

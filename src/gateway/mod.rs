@@ -36,7 +36,7 @@ use crate::telemetry::Metrics;
 use crate::types::{BaseName, Caller, Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
 
 pub use crate::adapters::{Days, LimitsOf, Sum as UsageSum};
-pub use crate::admission::{Allowance, Config as AdmissionConfig, Order, Standing};
+pub use crate::admission::{Allowance, Config as AdmissionConfig, Standing};
 pub use insight::{AdapterState, Whereabouts, WorkerCard, state as adapter_state};
 pub use limits::LimitsCard;
 pub use live::Live;

@@ -57,6 +57,15 @@ pub struct Share {
     pub max_waiting: usize,
 }
 
+/// Who is next where workers are full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueOrder {
+    /// The tenant that was served least by its weight, in tokens.
+    Fair,
+    /// Whoever came first. One tenant can keep all others waiting.
+    Arrival,
+}
+
 // === impl Limit ===
 
 impl Limit {

@@ -15,7 +15,7 @@ mod tenant;
 pub use error::{Error, ErrorKind};
 pub use event::{Delta, Event, Extra, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
 pub use id::{AdapterKey, BaseName, GenerationId, TenantId};
-pub use limits::{Limit, Limits, Priority, Share};
+pub use limits::{Limit, Limits, Priority, QueueOrder, Share};
 pub use request::{GenerateRequest, Input, Message, More, Prompt, Role, Route, Sampling};
 pub use secret::Secret;
 pub use tenant::{Caller, Key, ModelRoute, Tenant};

@@ -156,7 +156,8 @@ async fn a_flood_of_one_tenant_does_not_keep_another_waiting() {
         // Each of the calm one's requests is served after at most two of the others.
         for _ in 0..3 {
             let before = flood.iter().filter(|request| request.is_finished()).count();
-            assert_eq!(server.post("calm", "/v1/completions", &completion(10)).await.status(), 200);
+            let answer = server.post("calm", "/v1/completions", &completion(10)).await;
+            assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap_or_default());
             let served = flood.iter().filter(|request| request.is_finished()).count() - before;
             assert!(served <= 3, "{served} went before it");
         }

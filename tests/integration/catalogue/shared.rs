@@ -262,28 +262,28 @@ async fn probes_are_seen_by_both(one: &Server, other: &Server) {
 /// What one gateway served counts for the budget at the other, and limits that
 /// are set at one hold at the other.
 async fn usage_and_limits_are_shared(one: &Server, other: &Server) {
-    let limits = |server: &Server| format!("http://{}/admin/v1/tenants/initech/limits", server.addresses().ops);
-    asked(one, "initech", "assistant").await.expect("no limit yet");
+    let limits = |server: &Server| format!("http://{}/admin/v1/tenants/globex/limits", server.addresses().ops);
+    asked(one, "globex", "assistant").await.expect("no limit yet");
     let (status, told) = sent(other.client.put(limits(other)).json(&json!({ "tokens_per_month": 20 }))).await;
     assert_eq!((status, &told["limits"][0]["set"]), (200, &json!(true)), "{told}");
     for server in [one, other] {
         let since = Instant::now();
-        while asked(server, "initech", "assistant").await != Err(429) {
+        while asked(server, "globex", "assistant").await != Err(429) {
             assert!(since.elapsed() < Duration::from_secs(10), "what was used before counts everywhere");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
     let used = async |server: &Server| {
-        let answer: Value = server.get("initech", "/v1/usage").await.json().await.expect("JSON");
+        let answer: Value = server.get("globex", "/v1/usage").await.json().await.expect("JSON");
         answer["total"].clone()
     };
     assert_eq!(used(one).await, used(other).await);
     assert!(used(one).await["output_tokens"].as_u64() >= Some(12));
     let (status, _) = sent(one.client.delete(limits(one))).await;
     assert_eq!(status, 200);
-    asked(one, "initech", "assistant").await.expect("no limit any more");
+    asked(one, "globex", "assistant").await.expect("no limit any more");
     let since = Instant::now();
-    while asked(other, "initech", "assistant").await.is_err() {
+    while asked(other, "globex", "assistant").await.is_err() {
         assert!(since.elapsed() < Duration::from_secs(2), "seen by both");
     }
 }
