@@ -21,7 +21,7 @@ fn enter<'a>(line: &'a Arc<Line>, tenant: &str, class: Priority) -> Entering<'a>
 
 /// Whether it has its place by now.
 fn seated(entering: &mut Entering<'_>) -> Option<Seat> {
-    entering.now_or_never().map(|seat| seat.ok().expect("no refusal"))
+    entering.now_or_never().map(|seat| seat.expect("no refusal"))
 }
 
 fn line(seats: u32) -> Arc<Line> {
@@ -33,7 +33,7 @@ fn line(seats: u32) -> Arc<Line> {
 #[tokio::test(start_paused = true)]
 async fn who_was_served_least_is_next() {
     let line = line(1);
-    let first = enter(&line, "acme", Priority::Interactive).await.ok().expect("a free place");
+    let first = enter(&line, "acme", Priority::Interactive).await.expect("a free place");
     let mut of_acme = [0, 1].map(|_| enter(&line, "acme", Priority::Interactive));
     for entering in &mut of_acme {
         assert!(seated(entering).is_none());
@@ -59,7 +59,7 @@ async fn who_was_served_least_is_next() {
 #[tokio::test(start_paused = true)]
 async fn a_request_leaves_the_line_when_nobody_waits_for_it() {
     let line = line(1);
-    let held = enter(&line, "acme", Priority::Interactive).await.ok().expect("a free place");
+    let held = enter(&line, "acme", Priority::Interactive).await.expect("a free place");
     let mut waiting = enter(&line, "globex", Priority::Interactive);
     assert!(seated(&mut waiting).is_none());
     drop(waiting);
@@ -75,7 +75,7 @@ async fn a_request_leaves_the_line_when_nobody_waits_for_it() {
 
     // Behind one that is too large for what is free there may be a smaller one.
     line.resize(2);
-    let _held = enter(&line, "acme", Priority::Interactive).await.ok().expect("a free place");
+    let _held = enter(&line, "acme", Priority::Interactive).await.expect("a free place");
     let mut large = line.enter(Ask { seats: 2, ..ask("a", Priority::Interactive, 10) }, patience(30)).boxed();
     assert!(seated(&mut large).is_none());
     let mut small = enter(&line, "b", Priority::Interactive);
@@ -87,7 +87,7 @@ async fn a_request_leaves_the_line_when_nobody_waits_for_it() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_and_a_full_line_takes_nobody() {
     let line = line(1);
-    let _held = enter(&line, "acme", Priority::Interactive).await.ok().expect("a free place");
+    let _held = enter(&line, "acme", Priority::Interactive).await.expect("a free place");
     let refused = line.enter(ask("acme", Priority::Interactive, 1), patience(5)).await.err();
     assert_eq!(refused, Some(Refusal::Waited));
     assert_eq!(line.waiting(), 0);
@@ -120,7 +120,7 @@ async fn nobody_waits_where_there_are_no_workers_and_more_are_served_where_there
     assert_eq!(held, [true; 3], "they are to learn that there is none");
 
     let line = line(1);
-    let _held = enter(&line, "acme", Priority::Interactive).await.ok().expect("a free place");
+    let _held = enter(&line, "acme", Priority::Interactive).await.expect("a free place");
     let mut waiting = enter(&line, "acme", Priority::Interactive);
     assert!(seated(&mut waiting).is_none());
     line.resize(2);
