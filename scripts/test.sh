@@ -26,7 +26,7 @@ if ! fresh "$requirements" "$venv/installed.txt" || ! "$venv/bin/python" -c '' 2
     cp "$requirements" "$venv/installed.txt"
 fi
 
-# Postgres and an S3 server, for the catalogue's tests.
+# Postgres, Redis and an S3 server.
 DATA_DIR=$DATA_DIR bash scripts/services.sh
 
 for lock in tests/clients/*/package-lock.json; do

@@ -22,6 +22,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::adapters::{Catalogue, OpenError};
+use crate::admission::{Admission, Sharing};
 use crate::config::{Config, Cors, Loaded, WorkerConfig};
 use crate::edge;
 use crate::edge::http::{AllowOrigins, Coming, Readiness};
@@ -74,6 +75,8 @@ pub enum StartError {
     Catalogue(#[from] OpenError),
     #[error("catalogue: {0}")]
     Secret(String),
+    #[error("redis: {0}")]
+    Redis(String),
 }
 
 /// Why a worker's driver could not be made.
@@ -128,7 +131,14 @@ impl App {
             }
         };
         let bases = resolved.bases.clone();
-        let gateway = gateway(&config, resolved, drivers, catalogue, metrics.clone(), &shutdown);
+        let sharing = match sharing(&config, &metrics) {
+            Ok(sharing) => sharing,
+            Err(error) => {
+                shutdown.kill.cancel();
+                return Err(error);
+            }
+        };
+        let gateway = gateway(&config, resolved, drivers, catalogue, sharing, metrics.clone(), &shutdown);
         let followers = match discovery::follow(&config, bases, &gateway, &metrics, &waiting) {
             Ok(followers) => followers,
             Err(error) => {
@@ -198,6 +208,7 @@ impl App {
         if !matches!(tokio::time::timeout(FLUSH, self.gateway.flush_usage()).await, Ok(Ok(()))) {
             warn!("the catalogue's database is away: not all usage was written down");
         }
+        self.gateway.leave().await;
         self.servers.close();
         self.servers.wait().await;
     }
@@ -235,13 +246,23 @@ fn gateway(
     resolved: Resolved,
     drivers: Vec<(WorkerConfig, Arc<dyn Driver>)>,
     catalogue: Arc<Catalogue>,
+    sharing: Option<Arc<Sharing>>,
     metrics: Arc<Metrics>,
     shutdown: &Shutdown,
 ) -> Arc<Gateway> {
     let workers = drivers.into_iter().map(|(worker, driver)| pooled(&worker, driver, &catalogue, &metrics));
     let pool = Pool::new(workers.collect(), catalogue.clone(), metrics.clone());
     let live = Live::new(resolved.keyring, resolved.bases);
-    Arc::new(Gateway::new(config.gateway.clone(), live, pool, metrics, shutdown.cut_off.clone()))
+    let admission = Admission::new(config.gateway.admission.clone()).sharing(sharing);
+    Arc::new(Gateway::new(config.gateway.clone(), live, admission, pool, metrics, shutdown.cut_off.clone()))
+}
+
+/// Where limits are shared with other gateways.
+fn sharing(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Sharing>>, StartError> {
+    let Some(redis) = &config.redis else { return Ok(None) };
+    let url = redis.url.read().map_err(StartError::Redis)?;
+    let sharing = Sharing::new(&url, &redis.prefix, redis.gateways, metrics.clone());
+    sharing.map(|sharing| Some(Arc::new(sharing))).map_err(|error| StartError::Redis(error.to_string()))
 }
 
 /// A worker of the configuration, or an instance of one, as the pool has it.

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::budget::{Budget, Period};
-use super::window::{Allowance, Moment, Window};
+use super::account::{Account, Answer, Due};
+use super::budget::Period;
+use super::window::{Allowance, Moment};
 use super::{Refusal, Standing};
 use crate::types::{Caller, Limit, Limits};
 
@@ -16,6 +17,18 @@ use crate::types::{Caller, Limit, Limits};
 pub(super) struct Now {
     pub moment: Moment,
     pub time: SystemTime,
+    pub mode: Mode,
+}
+
+/// Who counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// This gateway alone.
+    Alone,
+    /// All of them, through Redis.
+    Shared { gateways: u32 },
+    /// Each for itself its share, since Redis is away.
+    Apart { gateways: u32 },
 }
 
 /// Whose limit it is.
@@ -32,14 +45,8 @@ pub enum Scope {
 pub(super) struct Ledger {
     tenant: Account,
     others: BTreeMap<Scope, Account>,
-}
-
-#[derive(Debug, Default)]
-struct Account {
-    windows: [Window; WINDOWS.len()],
-    day: Budget,
-    month: Budget,
-    running: u64,
+    /// Whether it is among those that are looked at for reports.
+    listed: bool,
 }
 
 /// Tokens that are charged, or may yet be.
@@ -52,23 +59,14 @@ pub(super) struct Tokens {
 /// When a request was charged, so that what it leaves goes back to where it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Charged {
-    at: Moment,
-    day: u64,
-    month: u64,
+    pub at: Moment,
+    /// The beginnings of the budgets' periods.
+    pub day: u64,
+    pub month: u64,
 }
 
 /// As many tokens of a prompt are read in the time in which one is written.
 const READ_PER_WRITTEN: u64 = 4;
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-
-const WINDOWS: [(Limit, Duration); 4] = [
-    (Limit::RequestsPerSecond, SECOND),
-    (Limit::RequestsPerMinute, MINUTE),
-    (Limit::InputTokensPerMinute, MINUTE),
-    (Limit::OutputTokensPerMinute, MINUTE),
-];
 
 /// What applies to a request, the tenant's own first.
 pub(super) fn applying<'a>(caller: &'a Caller, model: Option<&str>) -> impl Iterator<Item = (Scope, &'a Limits)> {
@@ -84,7 +82,7 @@ pub(super) fn applying<'a>(caller: &'a Caller, model: Option<&str>) -> impl Iter
 impl Ledger {
     /// Whether a request may run now; of all limits that say no, the one that
     /// does so for longest.
-    pub(super) fn check(&self, caller: &Caller, model: Option<&str>, now: Now) -> Result<(), Refusal> {
+    pub(super) fn check(&mut self, caller: &Caller, model: Option<&str>, now: Now) -> Result<(), Refusal> {
         let fresh = Account::default();
         let refusals = applying(caller, model).flat_map(|(scope, limits)| {
             let account = self.account(&scope).unwrap_or(&fresh);
@@ -95,17 +93,20 @@ impl Ledger {
                 wait,
             })
         });
-        refusals.max_by_key(Refusal::wait).map_or(Ok(()), Err)
+        let Some(refusal) = refusals.max_by_key(Refusal::wait) else { return Ok(()) };
+        if let Refusal::Limit { limit, scope, .. } = &refusal
+            && let Some((scope, limits)) = applying(caller, model).find(|(other, _)| other == scope)
+        {
+            self.account_mut(scope).refused(limits, *limit, now);
+        }
+        Err(refusal)
     }
 
     /// Charges a request, and what it is expected to use.
     pub(super) fn charge(&mut self, caller: &Caller, model: &str, tokens: Tokens, now: Now) -> Charged {
         let mut charged = Charged { at: now.moment, day: 0, month: 0 };
         for (scope, limits) in applying(caller, Some(model)) {
-            let account = self.account_mut(scope);
-            account.running += 1;
-            account.charge(limits, 1, tokens, now);
-            (charged.day, charged.month) = account.spend(tokens.input + tokens.output, now);
+            charged = self.account_mut(scope).begin(limits, tokens, now);
         }
         charged
     }
@@ -113,36 +114,20 @@ impl Ledger {
     /// A request uses more than was charged.
     pub(super) fn charge_more(&mut self, caller: &Caller, model: &str, tokens: Tokens, now: Now) {
         for (scope, limits) in applying(caller, Some(model)) {
-            let account = self.account_mut(scope);
-            account.charge(limits, 0, tokens, now);
-            account.spend(tokens.input + tokens.output, now);
+            self.account_mut(scope).charge_more(limits, tokens, now);
         }
     }
 
     /// A request has ended, and used so much less than was charged.
     pub(super) fn settle(&mut self, caller: &Caller, model: &str, left: Tokens, charged: Charged, now: Now) {
         for (scope, limits) in applying(caller, Some(model)) {
-            let account = self.account_mut(scope);
-            account.running = account.running.saturating_sub(1);
-            for (window, (limit, period)) in account.windows.iter_mut().zip(WINDOWS) {
-                let units = left.of(limit, 0);
-                if let Some(allowed) = limits.of(limit).filter(|_| units > 0) {
-                    window.refund(units, charged.at, allowed, period, now.moment);
-                }
-            }
-            account.day.refund(left.input + left.output, charged.day);
-            account.month.refund(left.input + left.output, charged.month);
+            self.account_mut(scope).end(limits, left, charged, now);
         }
     }
 
     /// What others have used of a budget.
     pub(super) fn learn(&mut self, scope: Scope, period: Period, start: u64, tokens: u64, now: Now) {
-        let account = self.account_mut(scope);
-        let budget = match period {
-            Period::Day => &mut account.day,
-            Period::Month => &mut account.month,
-        };
-        budget.learn(tokens, start, period, now.time);
+        self.account_mut(scope).learn(period, start, tokens, now);
     }
 
     /// What clients are told of their limits.
@@ -163,23 +148,11 @@ impl Ledger {
 
     /// Of each limit that is set, what is left.
     pub(super) fn left(&self, scope: &Scope, limits: &Limits, now: Now) -> Vec<(Limit, u64)> {
-        let fresh = Account::default();
-        let account = self.account(scope).unwrap_or(&fresh);
-        let mut left: Vec<_> =
-            account.allowances(limits, now).map(|(limit, allowance)| (limit, allowance.remaining)).collect();
-        for (limit, period) in [(Limit::TokensPerDay, Period::Day), (Limit::TokensPerMonth, Period::Month)] {
-            if let Some(allowed) = limits.of(limit) {
-                left.push((limit, account.budget(period).left(allowed, period, now.time).0));
-            }
-        }
-        if let Some(allowed) = limits.concurrent_generations {
-            left.push((Limit::Concurrency, allowed.saturating_sub(account.running)));
-        }
-        left
+        self.account(scope).unwrap_or(&Account::default()).left(limits, now)
     }
 
     pub(super) fn running(&self) -> u64 {
-        self.tenant.running
+        self.tenant.running()
     }
 
     fn account(&self, scope: &Scope) -> Option<&Account> {
@@ -195,60 +168,46 @@ impl Ledger {
             other => self.others.entry(other).or_default(),
         }
     }
+
+    // --- shared between gateways ---
+
+    /// Whether it has to be looked at for reports, and is not yet.
+    pub(super) fn enlist(&mut self) -> bool {
+        let has_parts = self.tenant.has_parts() || self.others.values().any(Account::has_parts);
+        has_parts && !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// Begins the reports that are due, or all where the gateway takes its leave.
+    pub(super) fn due(&mut self, epoch: u64, leaving: bool, now: Now, mut tell: impl FnMut(&Scope, Due)) {
+        for (scope, account) in self.accounts_mut() {
+            account.due(epoch, leaving, now, |due| tell(scope, due));
+        }
+    }
+
+    pub(super) fn answered(&mut self, scope: &Scope, answer: Answer, epoch: u64, now: Now) {
+        self.account_mut(scope.clone()).answered(answer, epoch, now);
+    }
+
+    /// The reports that are under way are not answered.
+    pub(super) fn unanswered(&mut self) {
+        self.accounts_mut().for_each(|(_, account)| account.unanswered());
+    }
+
+    /// Whether there is something still to be reported, sooner or later.
+    pub(super) fn tidy(&mut self, now: Now) -> bool {
+        self.listed = self.accounts_mut().fold(false, |left, (_, account)| account.tidy(now) || left);
+        self.listed
+    }
+
+    fn accounts_mut(&mut self) -> impl Iterator<Item = (&Scope, &mut Account)> {
+        std::iter::once((&Scope::Tenant, &mut self.tenant)).chain(self.others.iter_mut())
+    }
 }
 
 /// The least is told: one that is used up, then the one with the smallest part left.
 fn tightness(allowance: Allowance) -> (bool, u64) {
     let part = u128::from(allowance.remaining) * 1_000_000 / u128::from(allowance.limit.max(1));
     (allowance.remaining > 0, part as u64)
-}
-
-// === impl Account ===
-
-impl Account {
-    /// The limits that say no, what each allows and for how long it says so.
-    fn refusals(&self, limits: &Limits, now: Now) -> impl Iterator<Item = (Limit, u64, Option<Duration>)> {
-        let windows = self.windows.iter().zip(WINDOWS).filter_map(move |(window, (limit, period))| {
-            let allowed = limits.of(limit)?;
-            let wait = window.wait(allowed, period, now.moment);
-            (!wait.is_zero()).then_some((limit, allowed, Some(wait)))
-        });
-        let budgets = [(Limit::TokensPerDay, Period::Day), (Limit::TokensPerMonth, Period::Month)];
-        let budgets = budgets.into_iter().filter_map(move |(limit, period)| {
-            let allowed = limits.of(limit)?;
-            let (left, wait) = self.budget(period).left(allowed, period, now.time);
-            (left == 0).then_some((limit, allowed, Some(wait)))
-        });
-        let most = limits.concurrent_generations.filter(|most| self.running >= *most);
-        windows.chain(budgets).chain(most.map(|most| (Limit::Concurrency, most, None)))
-    }
-
-    fn allowances(&self, limits: &Limits, now: Now) -> impl Iterator<Item = (Limit, Allowance)> {
-        self.windows.iter().zip(WINDOWS).filter_map(move |(window, (limit, period))| {
-            Some((limit, window.allowance(limits.of(limit)?, period, now.moment)))
-        })
-    }
-
-    fn charge(&mut self, limits: &Limits, requests: u64, tokens: Tokens, now: Now) {
-        for (window, (limit, period)) in self.windows.iter_mut().zip(WINDOWS) {
-            if let Some(allowed) = limits.of(limit) {
-                window.charge(tokens.of(limit, requests), allowed, period, now.moment);
-            }
-        }
-    }
-
-    /// Takes tokens out of the budgets; the beginnings of their periods.
-    fn spend(&mut self, tokens: u64, now: Now) -> (u64, u64) {
-        let day = self.day.charge(tokens, Period::Day, now.time);
-        (day, self.month.charge(tokens, Period::Month, now.time))
-    }
-
-    fn budget(&self, period: Period) -> Budget {
-        match period {
-            Period::Day => self.day,
-            Period::Month => self.month,
-        }
-    }
 }
 
 // === impl Tokens ===
@@ -260,7 +219,7 @@ impl Tokens {
     }
 
     /// What of it a limit counts.
-    fn of(self, limit: Limit, requests: u64) -> u64 {
+    pub(super) fn of(self, limit: Limit, requests: u64) -> u64 {
         match limit {
             Limit::RequestsPerSecond | Limit::RequestsPerMinute => requests,
             Limit::InputTokensPerMinute => self.input,

@@ -8,11 +8,13 @@
 //! response's body is. Accounts belong to the tenant's id and outlive a reload
 //! of the configuration.
 
+mod account;
 mod budget;
 mod estimate;
 mod ledger;
 mod line;
 mod queue;
+mod shared;
 mod window;
 
 use std::collections::HashMap;
@@ -27,9 +29,10 @@ use crate::types::{BaseName, Caller, Limit, Limits, Priority, QueueOrder, Tenant
 pub use budget::Period;
 pub use estimate::{Estimate, sequences};
 pub use ledger::Scope;
+pub use shared::{Sharing, StoreError};
 pub use window::Allowance;
 
-use ledger::{Charged, Ledger, Now, Tokens};
+use ledger::{Charged, Ledger, Mode, Now, Tokens};
 use line::{Line, Patience, Seat};
 use queue::{Ask, Bounds};
 
@@ -53,7 +56,15 @@ pub struct Admission {
     lines: Mutex<HashMap<BaseName, Arc<Line>>>,
     shards: [Mutex<HashMap<TenantId, Arc<Mutex<Ledger>>>>; SHARDS],
     hasher: RandomState,
+    clock: Clock,
+}
+
+/// What accounts go by.
+#[derive(Clone)]
+struct Clock {
     began: Instant,
+    /// `None`: this gateway is the only one.
+    sharing: Option<Arc<Sharing>>,
 }
 
 /// A request that may run: charged to the accounts that it counts against, and
@@ -62,7 +73,7 @@ pub struct Permit {
     ledger: Arc<Mutex<Ledger>>,
     caller: Caller,
     model: Arc<str>,
-    began: Instant,
+    clock: Clock,
     charged: Charged,
     reserved: Tokens,
     used: Tokens,
@@ -115,29 +126,54 @@ impl Default for Admission {
 impl Admission {
     pub fn new(config: Config) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { config, lines: Mutex::default(), shards, hasher: RandomState::new(), began: Instant::now() }
+        let clock = Clock { began: Instant::now(), sharing: None };
+        Self { config, lines: Mutex::default(), shards, hasher: RandomState::new(), clock }
+    }
+
+    /// Shares the limits with other gateways.
+    #[must_use]
+    pub fn sharing(mut self, sharing: Option<Arc<Sharing>>) -> Self {
+        self.clock.sharing = sharing;
+        self
+    }
+
+    /// Settles with other gateways. Never returns.
+    pub async fn keep_shared(&self) {
+        match &self.clock.sharing {
+            Some(sharing) => sharing.keep(self.clock.began).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Leaves the other gateways what this one does not need any more.
+    pub async fn leave(&self) {
+        let Some(sharing) = &self.clock.sharing else { return };
+        let of_shard = |shard: &Mutex<HashMap<TenantId, Arc<Mutex<Ledger>>>>| {
+            lock(shard).iter().map(|(tenant, ledger)| (tenant.clone(), ledger.clone())).collect::<Vec<_>>()
+        };
+        sharing.leave(self.clock.began, self.shards.iter().flat_map(of_shard).collect()).await;
     }
 
     /// Whether the caller may send a request at all, before it has been read.
     /// Charges nothing.
     pub fn check(&self, caller: &Caller) -> Result<(), Refusal> {
-        lock(&self.ledger(&caller.tenant.id)).check(caller, None, self.now())
+        let ledger = self.ledger(&caller.tenant.id);
+        self.clock.with(&caller.tenant.id, &ledger, |ledger, now| ledger.check(caller, None, now))
     }
 
     /// Charges a request that may run.
     pub fn admit(&self, caller: &Caller, model: &Arc<str>, estimate: Estimate) -> Result<Permit, Refusal> {
-        let (ledger, now) = (self.ledger(&caller.tenant.id), self.now());
+        let ledger = self.ledger(&caller.tenant.id);
         let reserved = Tokens { input: estimate.input, output: estimate.output };
-        let charged = {
-            let mut ledger = lock(&ledger);
+        let charged = self.clock.with(&caller.tenant.id, &ledger, |ledger, now| {
             ledger.check(caller, Some(model), now)?;
-            ledger.charge(caller, model, reserved, now)
-        };
+            Ok(ledger.charge(caller, model, reserved, now))
+        })?;
         Ok(Permit {
             ledger,
             caller: caller.clone(),
             model: model.clone(),
-            began: self.began,
+            clock: self.clock.clone(),
             charged,
             reserved,
             used: Tokens::default(),
@@ -221,18 +257,18 @@ impl Admission {
 
     /// How the caller stands with its limits.
     pub fn standing(&self, caller: &Caller, model: Option<&str>) -> Standing {
-        lock(&self.ledger(&caller.tenant.id)).standing(caller, model, self.now())
+        lock(&self.ledger(&caller.tenant.id)).standing(caller, model, self.clock.now())
     }
 
     /// What is left of each limit of a tenant, one of its keys or models.
     pub fn left(&self, tenant: &TenantId, scope: &Scope, limits: &Limits) -> Vec<(Limit, u64)> {
-        lock(&self.ledger(tenant)).left(scope, limits, self.now())
+        lock(&self.ledger(tenant)).left(scope, limits, self.clock.now())
     }
 
     /// Tokens of a budget that other gateways have used, or this one before
     /// it was started, in the period that began at the Unix time `start`.
     pub fn learn(&self, tenant: &TenantId, scope: Scope, period: Period, start: u64, tokens: u64) {
-        lock(&self.ledger(tenant)).learn(scope, period, start, tokens, self.now());
+        lock(&self.ledger(tenant)).learn(scope, period, start, tokens, self.clock.now());
     }
 
     /// Permits that are held now, of all tenants.
@@ -251,18 +287,31 @@ impl Admission {
         }
         shard.entry(tenant.clone()).or_default().clone()
     }
-
-    fn now(&self) -> Now {
-        now(self.began)
-    }
-}
-
-fn now(began: Instant) -> Now {
-    Now { moment: began.elapsed(), time: SystemTime::now() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Clock ===
+
+impl Clock {
+    fn now(&self) -> Now {
+        let mode = self.sharing.as_ref().map_or(Mode::Alone, |sharing| sharing.mode());
+        Now { moment: self.began.elapsed(), time: SystemTime::now(), mode }
+    }
+
+    /// Changes a tenant's accounts; what other gateways should know of it they will.
+    fn with<T>(&self, tenant: &TenantId, ledger: &Arc<Mutex<Ledger>>, change: impl FnOnce(&mut Ledger, Now) -> T) -> T {
+        let mut locked = lock(ledger);
+        let changed = change(&mut locked, self.now());
+        let enlisted = self.sharing.is_some() && locked.enlist();
+        drop(locked);
+        if enlisted && let Some(sharing) = &self.sharing {
+            sharing.touch(tenant, ledger);
+        }
+        changed
+    }
 }
 
 // === impl Permit ===
@@ -283,7 +332,9 @@ impl Permit {
         if more != Tokens::default() {
             self.reserved.input += more.input;
             self.reserved.output += more.output;
-            lock(&self.ledger).charge_more(&self.caller, &self.model, more, now(self.began));
+            let (caller, model) = (&self.caller, &self.model);
+            self.clock
+                .with(&caller.tenant.id, &self.ledger, |ledger, now| ledger.charge_more(caller, model, more, now));
         }
         if let Some(seat) = &mut self.seat {
             seat.took = Some(self.used.service());
@@ -296,7 +347,9 @@ impl Drop for Permit {
         self.seat = None;
         let left =
             Tokens { input: self.reserved.input - self.used.input, output: self.reserved.output - self.used.output };
-        lock(&self.ledger).settle(&self.caller, &self.model, left, self.charged, now(self.began));
+        let (caller, model, charged) = (&self.caller, &self.model, self.charged);
+        self.clock
+            .with(&caller.tenant.id, &self.ledger, |ledger, now| ledger.settle(caller, model, left, charged, now));
     }
 }
 

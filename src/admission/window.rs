@@ -96,6 +96,26 @@ impl Window {
         take(&mut self.used);
     }
 
+    /// What counts against the limit now.
+    pub(super) fn used(mut self, limit: u64, period: Duration, now: Moment) -> u64 {
+        self.roll(limit, period, now);
+        self.counted(period, now)
+    }
+
+    /// Held to a part of the limit from now on: what was used of the whole
+    /// slides out of the part, and no debt is left.
+    pub(super) fn held_to(self, part: u64, limit: u64, period: Duration, now: Moment) -> Self {
+        let before = self.used(limit, period, now).min(part);
+        Self { start: now, before, ..Self::default() }
+    }
+
+    /// All that counts now, and more that does, slides out from now on.
+    #[cfg(test)]
+    pub(super) fn sliding(self, more: u64, limit: u64, period: Duration, now: Moment) -> Self {
+        let all = self.used(limit, period, now) + more;
+        Self { start: now, used: 0, before: all.min(limit), debt: all.saturating_sub(limit) }
+    }
+
     fn is_empty(&self) -> bool {
         self.used == 0 && self.before == 0 && self.debt == 0
     }

@@ -1,13 +1,15 @@
-//! `[catalogue]`: where published adapters are kept.
+//! `[catalogue]`, where published adapters are kept, and `[redis]`, where limits
+//! are shared.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret;
-use super::section::{Section, bytes_in, duration_in, text};
+use super::section::{Section, bytes_in, duration_in, number, text};
+use super::tree::Node;
 use super::validate::Folder;
 use super::workers::MIB;
-use super::{CatalogueConfig, S3Config, SecretRef};
+use super::{CatalogueConfig, RedisConfig, S3Config, SecretRef};
 
 /// The engine takes no larger adapters.
 const MAX_ADAPTER_BYTES: u64 = 1_024 * MIB;
@@ -36,4 +38,23 @@ fn s3(mut section: Section<'_>, folder: &Folder<'_>) -> S3Config {
     let (access_key, secret_key) = (key("access_key"), key("secret_key"));
     section.finish();
     S3Config { bucket, prefix, endpoint, region, access_key, secret_key }
+}
+
+pub(super) fn redis(mut section: Section<'_>, folder: &Folder<'_>) -> RedisConfig {
+    // Never read, as above.
+    let url = section.required("url", secret::reference(folder)).unwrap_or_else(|| SecretRef::File(PathBuf::new()));
+    let prefix = section.optional("prefix", prefix).unwrap_or_else(|| "tenantry".to_owned());
+    let gateways = section.optional("gateways", number(1..=1_000)).map_or(1, |gateways| gateways as u32);
+    section.finish();
+    RedisConfig { url, prefix, gateways }
+}
+
+/// It stands in braces, which keep a cluster from parting what belongs together.
+fn prefix(node: &Node) -> Result<String, String> {
+    let text = text(node)?;
+    let plain = |c: char| c.is_ascii_graphic() && !['{', '}'].contains(&c);
+    match !text.is_empty() && text.len() <= 64 && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("expected up to 64 characters of visible ASCII without braces".to_owned()),
+    }
 }

@@ -51,6 +51,8 @@ pub struct Config {
     pub log: LogConfig,
     pub gateway: crate::gateway::Config,
     pub catalogue: CatalogueConfig,
+    /// `None`: this gateway counts alone.
+    pub redis: Option<RedisConfig>,
     pub bases: Vec<BaseConfig>,
     pub workers: Vec<WorkerConfig>,
     pub tenants: Vec<TenantConfig>,
@@ -98,6 +100,16 @@ pub struct CatalogueConfig {
     pub s3: Option<S3Config>,
     pub poll_interval: Duration,
     pub max_adapter_bytes: u64,
+}
+
+/// Where several gateways share their tenants' limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisConfig {
+    pub url: SecretRef,
+    /// Of the names of all keys.
+    pub prefix: String,
+    /// So many are counted on until Redis has told how many there are.
+    pub gateways: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,13 +40,17 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     let admission = queue(root.section("queue"));
     let gateway = gateway(root.section("gateway"), request_timeout, admission);
     let catalogue = catalogue::catalogue(root.section("catalogue"), folder);
+    let redis = root.has("redis").then(|| catalogue::redis(root.section("redis"), folder));
     let bases = workers::bases(&mut root, folder, &findings);
     let workers = workers::workers(&mut root, &bases, folder, &findings);
     let Tenants { tenants, adapters, .. } = Tenants::read(&mut root, folder, &bases, &findings);
     root.finish();
 
     let problems = findings.into_problems();
-    (Config { server, ops, shutdown, log, gateway, catalogue, bases, workers, tenants, adapters, places }, problems)
+    (
+        Config { server, ops, shutdown, log, gateway, catalogue, redis, bases, workers, tenants, adapters, places },
+        problems,
+    )
 }
 
 /// Works, but deserves a second look.

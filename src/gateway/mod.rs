@@ -120,10 +120,17 @@ impl Default for Config {
 // === impl Gateway ===
 
 impl Gateway {
-    pub fn new(config: Config, live: Live, pool: Pool, metrics: Arc<Metrics>, cut_off: CancellationToken) -> Self {
+    pub fn new(
+        config: Config,
+        live: Live,
+        admission: Admission,
+        pool: Pool,
+        metrics: Arc<Metrics>,
+        cut_off: CancellationToken,
+    ) -> Self {
         let gateway = Self {
             retries: Retries::new(config.attempts, metrics.clone()),
-            admission: Admission::new(config.admission.clone()),
+            admission,
             config,
             live: ArcSwap::from_pointee(live.clone()),
             configured: live,
@@ -276,7 +283,13 @@ impl Gateway {
                 }
             }
         };
-        tokio::join!(self.pool.keep_placed(), widths, self.keep_budgets(), self.follow_limits());
+        let limits = async { tokio::join!(self.keep_budgets(), self.follow_limits(), self.admission.keep_shared()) };
+        tokio::join!(self.pool.keep_placed(), widths, limits);
+    }
+
+    /// Leaves the other gateways what this one does not need any more of the limits.
+    pub async fn leave(&self) {
+        self.admission.leave().await;
     }
 
     /// Requests that wait: for a place at the workers, and at them.

@@ -27,6 +27,9 @@ const INTER_TOKEN_SECONDS: [f64; 15] =
 const QUEUE_SECONDS: [f64; 11] = [0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0];
 const LOAD_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+/// Of what has one value, or none.
+type NoLabels = [(&'static str, &'static str); 0];
+
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -54,6 +57,9 @@ pub struct Metrics {
     adapter_publishes: Family<OutcomeLabels, Counter>,
     adapters: Family<StateLabels, Gauge>,
     catalogue_up: Gauge,
+    /// Without a sample where limits are not shared.
+    limits_shared: Family<NoLabels, Gauge>,
+    gateways: Family<NoLabels, Gauge>,
     build_info: Family<BuildLabels, Gauge<u64, AtomicU64>>,
 }
 
@@ -198,6 +204,8 @@ impl Default for Metrics {
             adapter_publishes: Family::default(),
             adapters: Family::default(),
             catalogue_up: Gauge::default(),
+            limits_shared: Family::default(),
+            gateways: Family::default(),
             build_info: Family::default(),
             registry: Registry::default(),
         };
@@ -262,6 +270,12 @@ impl Default for Metrics {
         );
         registry.register("adapters", "Published revisions by state", metrics.adapters.clone());
         registry.register("catalogue_up", "Whether the catalogue's database answers", metrics.catalogue_up.clone());
+        registry.register(
+            "limits_shared",
+            "Whether limits are shared through Redis now",
+            metrics.limits_shared.clone(),
+        );
+        registry.register("gateways", "Gateways that share the limits", metrics.gateways.clone());
         registry.register("build_info", "The running version; always 1", metrics.build_info.clone());
         metrics.build_info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         Self { registry, ..metrics }
@@ -322,6 +336,16 @@ impl Metrics {
 
     pub fn catalogue_up(&self, up: bool) {
         self.catalogue_up.set(i64::from(up));
+    }
+
+    /// Whether Redis answers, where limits are shared through it.
+    pub fn limits_shared(&self, shared: bool) {
+        self.limits_shared.get_or_create(&[]).set(shared.into());
+    }
+
+    /// So many gateways share the limits.
+    pub fn gateways(&self, gateways: u32) {
+        self.gateways.get_or_create(&[]).set(gateways.into());
     }
 
     /// How proving a loaded adapter ended: `match`, `mismatch`, `recorded`,

@@ -18,6 +18,7 @@ mod layout;
 mod model_files;
 mod proof;
 mod refused_adapters;
+mod sharing;
 mod shutdown;
 mod slow_readers;
 mod support;

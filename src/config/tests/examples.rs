@@ -94,6 +94,8 @@ fn the_reference_shows_the_defaults() {
     let (shown, own) = (&reference.catalogue, &least.catalogue);
     assert_eq!((shown.poll_interval, shown.max_adapter_bytes), (own.poll_interval, own.max_adapter_bytes));
     assert!(shown.data_dir.ends_with("tenantry-data") && own.data_dir.ends_with("tenantry-data"));
+    let shared = reference.redis.as_ref().expect("it is shown");
+    assert_eq!((shared.prefix.as_str(), shared.gateways, &least.redis), ("tenantry", 1, &None));
     assert_eq!(reference.shutdown, least.shutdown);
     assert_eq!(reference.log, least.log);
     assert_eq!(reference.gateway, least.gateway);
@@ -131,7 +133,7 @@ fn the_reference_shows_every_key() {
         assert!(known.is_subset(shown), "{table}: known are {known:?}, shown are {shown:?}");
         checked += 1;
     }
-    assert_eq!(checked, 38, "tables, each entry of a list for itself");
+    assert_eq!(checked, 39, "tables, each entry of a list for itself");
 }
 
 /// Entries of a list, a tenant's models, and workers that are known or

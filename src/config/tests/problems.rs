@@ -95,6 +95,24 @@ fn an_empty_file_lacks_what_is_required() {
 }
 
 #[test]
+fn redis_is_named_and_its_keys_have_a_plain_prefix() {
+    let redis = |keys: &str| prefixed(&format!("[redis]\n{keys}\n"));
+    assert_eq!(redis("gateways = 2"), "redis.url: missing");
+    let written = redis("url = \"redis://:hunter2@host:6379\"");
+    assert!(written.starts_with("redis.url: a secret is named, not written"), "{written}");
+    assert!(!written.contains("hunter2"));
+    for (keys, path) in [
+        ("prefix = \"a{b}\"", "redis.prefix: expected up to 64"),
+        ("prefix = \"\"", "redis.prefix: "),
+        ("gateways = 0", "redis.gateways: "),
+        ("host = \"h\"", "redis.host: "),
+    ] {
+        let told = redis(&format!("url = \"env:TENANTRY_REDIS_URL\"\n{keys}"));
+        assert!(told.starts_with(path), "{told}");
+    }
+}
+
+#[test]
 fn references_are_followed() {
     assert_eq!(
         problems("base = \"one\", adapter", "base = \"two\", adapter"),

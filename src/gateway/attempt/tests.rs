@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::adapters::{Artifact, Catalogue};
+use crate::admission::Admission;
 use crate::auth::Keyring;
 use crate::gateway::{self, Gateway, Generation, Held, Live};
 use crate::pool::{self, ResidencyConfig, Worker};
@@ -148,7 +149,7 @@ impl Harness {
         let request_timeout = Duration::from_secs(300);
         let config = gateway::Config { request_timeout, attempts, ..gateway::Config::default() };
         let live = Live::new(Keyring::default(), vec![base]);
-        let gateway = Gateway::new(config, live, pool, metrics, CancellationToken::new());
+        let gateway = Gateway::new(config, live, Admission::default(), pool, metrics, CancellationToken::new());
         Self { gateway, caller, workers }
     }
 

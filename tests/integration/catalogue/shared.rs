@@ -1,7 +1,6 @@
 //! Several gateways on one catalogue, and gateways without their database.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use tenantry::types::BaseName;
 
 use super::wrong::{digest, edit_config, spoilt};
 use super::{admin, artifact, asked, change, publish, sent};
-use crate::support::{Server, quickstart_like, repository};
+use crate::support::{Server, Service, quickstart_like};
 
 /// Two gateways on one database and one store.
 #[tokio::test(flavor = "multi_thread")]
@@ -61,73 +60,6 @@ async fn without_its_database_nothing_is_published_and_all_else_goes_on() {
     assert!(metrics.contains("tenantry_catalogue_up 0"), "{metrics}");
     assert_eq!(server.ops("/readyz").await.0, 200);
     server.stop().await;
-}
-
-/// A server of this test's own, started by one of our scripts.
-struct Service {
-    script: &'static str,
-    process: std::process::Child,
-    folder: tempfile::TempDir,
-    port: u16,
-}
-
-impl Service {
-    fn start(script: &'static str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
-        // Another user may own what is in it.
-        let data = folder.path().join("data");
-        fs::create_dir(&data).expect("made");
-        let open = std::process::Command::new("chmod").arg("755").arg(folder.path()).status();
-        assert!(open.expect("chmod runs").success());
-        let process = Self::spawn(script, &data, port);
-        Self { script, process, folder, port }
-    }
-
-    fn spawn(script: &str, data: &Path, port: u16) -> std::process::Child {
-        let services = std::env::var_os("TENANTRY_TEST_DATA").unwrap_or_else(|| repository(".tenantry").into());
-        std::process::Command::new("bash")
-            .arg(repository("scripts").join(script))
-            .arg(data)
-            .arg(port.to_string())
-            .env("DATA_DIR", services)
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("the script runs; `make test` installs the services")
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    /// Waits until somebody listens.
-    async fn up(&self) {
-        let since = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            assert!(since.elapsed() < Duration::from_secs(30), "{} comes up; `make test` installs it", self.script);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    fn stop(&mut self) {
-        let ended = std::process::Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
-        assert!(ended.expect("kill runs").success());
-        self.process.wait().expect("it ends");
-    }
-
-    fn start_again(&mut self) {
-        self.process = Self::spawn(self.script, &self.data(), self.port);
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        if self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
-            self.stop();
-        }
-    }
 }
 
 /// Gateways on machines of their own share artifacts through S3.

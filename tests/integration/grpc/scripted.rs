@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream};
 use http::StatusCode;
+use tenantry::admission::Admission;
 use tenantry::auth::{KeyHash, Keyring};
 use tenantry::edge::grpc;
 use tenantry::gateway::{self, Gateway, Held, Live};
@@ -201,5 +202,5 @@ fn gateway(worker: Arc<Scripted>) -> Arc<Gateway> {
         gateway::Config { request_timeout: Duration::from_secs(30), attempts: 1, ..gateway::Config::default() };
     let live = Live::new(keyring, vec![BaseName::new("base")]);
     let pool = Pool::new(vec![worker], none, metrics.clone());
-    Arc::new(Gateway::new(config, live, pool, metrics, CancellationToken::new()))
+    Arc::new(Gateway::new(config, live, Admission::default(), pool, metrics, CancellationToken::new()))
 }

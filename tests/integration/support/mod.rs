@@ -3,12 +3,14 @@
 pub(crate) mod dns;
 pub(crate) mod process;
 mod server;
+mod service;
 
 use std::path::{Path, PathBuf};
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(crate) use server::{Server, quickstart_like};
+pub(crate) use service::Service;
 
 /// Tests that hold the machine's time against a limit share it; one that keeps
 /// it busy for minutes has it alone.

@@ -31,6 +31,7 @@ use tower::ServiceExt;
 
 use super::{Config, public_router};
 use crate::adapters::Catalogue;
+use crate::admission::Admission;
 use crate::auth::{KeyHash, Keyring};
 use crate::gateway::{self, Gateway, Held, Live};
 use crate::pool::{Pool, ResidencyConfig, Worker, WorkerConfig};
@@ -143,7 +144,7 @@ impl Harness {
         let cut_off = CancellationToken::new();
         let request_timeout = Duration::from_secs(300);
         let timeouts = gateway::Config { request_timeout, attempts: 1, ..gateway::Config::default() };
-        let gateway = Arc::new(Gateway::new(timeouts, live, pool, metrics, cut_off.clone()));
+        let gateway = Arc::new(Gateway::new(timeouts, live, Admission::default(), pool, metrics, cut_off.clone()));
         let router = public_router(gateway.clone(), config, Router::new());
         Self { router, gateway, worker, cut_off }
     }

@@ -1,0 +1,71 @@
+//! A gateway's part of the generations that a tenant may run at one time at
+//! several gateways. Pure: time is passed in.
+
+use std::time::Duration;
+
+use super::slice::QUICK;
+use crate::admission::window::Moment;
+
+/// Places of a gateway that has not reported for so long are free again: its
+/// generations ended with it.
+pub(super) const DEAD: Duration = Duration::from_secs(10);
+/// Reports while places are held.
+const SLOW: Duration = Duration::from_secs(1);
+const WANTED: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Default)]
+pub(in crate::admission) struct Places {
+    /// Of the limit, this gateway's.
+    granted: u64,
+    /// Nobody's.
+    free: u64,
+    told: Option<Moment>,
+    under_way: bool,
+    wanted: Moment,
+}
+
+// === impl Places ===
+
+impl Places {
+    /// How many generations may run here.
+    pub(in crate::admission) fn room(&self, limit: u64, gateways: u32, now: Moment) -> u64 {
+        let gateways = u64::from(gateways.max(1));
+        match self.told {
+            Some(told) if now < told + DEAD => self.granted + self.free / gateways,
+            _ => (limit / gateways).max(1),
+        }
+    }
+
+    pub(in crate::admission) fn refused(&mut self, now: Moment) {
+        self.wanted = now + WANTED;
+    }
+
+    /// When it is to be reported next, with so many generations running.
+    pub(in crate::admission) fn due(&self, running: u64, now: Moment) -> Option<Moment> {
+        let wanted = now < self.wanted;
+        if self.under_way || (running == 0 && self.granted == 0 && !wanted) {
+            return None;
+        }
+        let Some(told) = self.told else { return Some(now) };
+        let tight = wanted || running >= self.granted || self.free == 0;
+        Some(told + if tight { QUICK } else { SLOW })
+    }
+
+    /// Begins a report; whether it wants more places than run.
+    pub(in crate::admission) fn report(&mut self, running: u64, now: Moment) -> bool {
+        self.under_way = true;
+        running > 0 || now < self.wanted
+    }
+
+    pub(in crate::admission) fn granted(&mut self, granted: u64, free: u64, now: Moment) {
+        (self.granted, self.free, self.told, self.under_way) = (granted, free, Some(now), false);
+    }
+
+    pub(in crate::admission) fn unanswered(&mut self) {
+        self.under_way = false;
+    }
+
+    pub(in crate::admission) fn is_spent(&self, running: u64, now: Moment) -> bool {
+        running == 0 && self.granted == 0 && !self.under_way && now >= self.wanted
+    }
+}
