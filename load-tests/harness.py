@@ -132,14 +132,14 @@ def version(binary: pathlib.Path) -> str:
 def serving(
     binary: pathlib.Path, model: pathlib.Path, tenants: int, rows: int = 64, more: str = ""
 ) -> Iterator[tuple]:
-    """A server with that many tenants, each with an adapter of its own; yields its two ports."""
+    """A server with that many tenants, each with an adapter of its own; yields its two ports and its process id."""
     with tempfile.TemporaryDirectory() as folder:
         ports = (free_port(), free_port())
         config = write_config(pathlib.Path(folder), model.resolve(), tenants, ports, rows, more)
         server = subprocess.Popen([binary, "serve", "--config", config])
         try:
             wait_ready(server, ports[1])
-            yield ports
+            yield (*ports, server.pid)
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(timeout=60)

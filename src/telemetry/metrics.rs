@@ -27,9 +27,6 @@ const INTER_TOKEN_SECONDS: [f64; 15] =
 const QUEUE_SECONDS: [f64; 11] = [0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0];
 const LOAD_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// Of what has one value, or none.
-type NoLabels = [(&'static str, &'static str); 0];
-
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -58,8 +55,8 @@ pub struct Metrics {
     adapters: Family<StateLabels, Gauge>,
     catalogue_up: Gauge,
     /// Without a sample where limits are not shared.
-    limits_shared: Family<NoLabels, Gauge>,
-    gateways: Family<NoLabels, Gauge>,
+    limits_shared: Family<StoreLabels, Gauge>,
+    gateways: Gauge,
     build_info: Family<BuildLabels, Gauge<u64, AtomicU64>>,
 }
 
@@ -160,6 +157,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    store: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
 }
@@ -205,7 +207,7 @@ impl Default for Metrics {
             adapters: Family::default(),
             catalogue_up: Gauge::default(),
             limits_shared: Family::default(),
-            gateways: Family::default(),
+            gateways: Gauge::default(),
             build_info: Family::default(),
             registry: Registry::default(),
         };
@@ -272,11 +274,12 @@ impl Default for Metrics {
         registry.register("catalogue_up", "Whether the catalogue's database answers", metrics.catalogue_up.clone());
         registry.register(
             "limits_shared",
-            "Whether limits are shared through Redis now",
+            "Whether the store answers that limits are shared through",
             metrics.limits_shared.clone(),
         );
         registry.register("gateways", "Gateways that share the limits", metrics.gateways.clone());
         registry.register("build_info", "The running version; always 1", metrics.build_info.clone());
+        metrics.gateways.set(1);
         metrics.build_info.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         Self { registry, ..metrics }
     }
@@ -340,12 +343,12 @@ impl Metrics {
 
     /// Whether Redis answers, where limits are shared through it.
     pub fn limits_shared(&self, shared: bool) {
-        self.limits_shared.get_or_create(&[]).set(shared.into());
+        self.limits_shared.get_or_create(&StoreLabels { store: "redis" }).set(shared.into());
     }
 
     /// So many gateways share the limits.
     pub fn gateways(&self, gateways: u32) {
-        self.gateways.get_or_create(&[]).set(gateways.into());
+        self.gateways.set(gateways.into());
     }
 
     /// How proving a loaded adapter ended: `match`, `mismatch`, `recorded`,

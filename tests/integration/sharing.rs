@@ -2,10 +2,11 @@
 //! is killed and comes back.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Server, Service, repository, timed};
 
@@ -19,8 +20,26 @@ const TENANTS: [(&str, &str, u32); 3] = [
     ("tokens", "output_tokens_per_minute = 1600", 400),
 ];
 
-fn config(redis: &std::path::Path) -> String {
-    let tiny = repository("tests/fixtures/tiny/llama3");
+/// A model of a few kilobytes, with a tokenizer of as many words.
+fn tiny(folder: &Path) -> PathBuf {
+    let tiny = folder.join("tiny");
+    std::fs::create_dir(&tiny).expect("made");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(repository("tests/fixtures/tiny/llama3").join(file), tiny.join(file)).expect("copied");
+    }
+    let config: Value = serde_json::from_slice(&std::fs::read(tiny.join("config.json")).expect("read")).expect("JSON");
+    let words = config["vocab_size"].as_u64().expect("a number");
+    let words: serde_json::Map<_, _> = (0..words).map(|word| (format!("w{word}"), json!(word))).collect();
+    let level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let tokenizer = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": level, "post_processor": null,
+        "decoder": level, "model": { "type": "BPE", "vocab": words, "merges": [] }
+    });
+    std::fs::write(tiny.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    tiny
+}
+
+fn config(redis: &Path, tiny: &Path) -> String {
     let mut text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[shutdown]\ndrain_timeout = \"5s\"\n\
          [redis]\nurl = \"file:{}\"\ngateways = 3\n[bases.tiny]\npath = {tiny:?}\n\
@@ -87,7 +106,7 @@ fn hold(answers: &BTreeMap<(&'static str, u16), u32>, more: impl Fn(&str) -> u32
 }
 
 async fn until_shared(servers: &[Arc<Server>], shared: bool) {
-    let line = format!("tenantry_limits_shared {}", u8::from(shared));
+    let line = format!("tenantry_limits_shared{{store=\"redis\"}} {}", u8::from(shared));
     let since = Instant::now();
     for server in servers {
         while !server.ops("/metrics").await.1.lines().any(|it| it == line) {
@@ -105,9 +124,10 @@ async fn three_gateways_admit_what_the_limits_allow_and_go_on_without_redis() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = folder.path().join("url");
     std::fs::write(&url, format!("redis://127.0.0.1:{}/0\n", redis.port)).expect("written");
+    let tiny = tiny(folder.path());
     let mut servers = Vec::new();
     for _ in 0..3 {
-        servers.push(Arc::new(Server::start(&config(&url)).await));
+        servers.push(Arc::new(Server::start(&config(&url, &tiny)).await));
     }
     until_shared(&servers, true).await;
     for server in &servers {
@@ -139,7 +159,7 @@ async fn without_redis_from_the_start_a_gateway_keeps_to_its_share() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = folder.path().join("url");
     std::fs::write(&url, "redis://127.0.0.1:1/0\n").expect("written");
-    let config = config(&url).replace("requests_per_minute = 600", "requests_per_minute = 9");
+    let config = config(&url, &tiny(folder.path())).replace("requests_per_minute = 600", "requests_per_minute = 9");
     Server::with_config(&config, |server| async move {
         until_shared(std::slice::from_ref(&server), false).await;
         let body = json!({ "model": "tiny", "prompt": [1, 2, 3], "max_tokens": 1 });
