@@ -3,8 +3,9 @@
 
 One server, 64 tenants with an adapter each. First every adapter is asked for once while nothing else runs: the time to
 the first token with the load in it (cold: fetched, loaded, proven by its probe) and without (warm). Then bursts of 1 to
-64 simultaneous streams, all on the base model and all on different adapters. Last, adapters that were not loaded yet are
-asked for while eight streams run: what a load costs those who run beside it.
+64 simultaneous streams, all on the base model and all on different adapters. Then adapters that were not loaded yet are
+asked for while eight streams run: what a load costs those who run beside it. Last, adapters are published while nothing
+runs: the time from the call to the first token.
 
 Plots need matplotlib. Run it by `make bench`.
 """
@@ -16,14 +17,16 @@ import pathlib
 import random
 import statistics
 import sys
+import tempfile
 import time
 import urllib.request
 
-from harness import PROMPT_TOKENS, machine, one_stream, serving, version, write_section
+from harness import PROMPT_TOKENS, machine, one_stream, serving, version, write_adapter, write_section
 
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
 # Tenants whose adapters the bursts do not touch, so that they are cold afterwards.
 SPARE = 24
+PUBLISHED = 9
 
 
 def main() -> None:
@@ -41,7 +44,8 @@ def main() -> None:
         loads = load_seconds(ports[1])
         rows = asyncio.run(bursts(ports[0], options))
         gaps = asyncio.run(beside_loads(ports[0], tenants))
-    text = report(rows, cold, loads, gaps, options)
+        publishes = asyncio.run(published(ports))
+    text = report(rows, cold, loads, gaps, publishes, options)
     print(text)
     if options.out:
         write_section(options.out, text)
@@ -136,11 +140,38 @@ async def beside_loads(port: int, tenants: int) -> dict:
     return gaps
 
 
+async def published(ports: tuple) -> list:
+    """Seconds from the call that publishes an adapter to the first token of its tenant's answer."""
+    generator, times = random.Random(5), []
+    for number in range(PUBLISHED):
+        with tempfile.TemporaryDirectory() as folder:
+            adapter = pathlib.Path(folder) / "adapter"
+            write_adapter(adapter, 10_000 + number)
+            form = multipart({"tenant": "tenant-0", "name": f"new-{number}", "base": "base"}, adapter)
+        started = time.perf_counter()
+        url = f"http://127.0.0.1:{ports[1]}/admin/v1/adapters"
+        request = urllib.request.Request(url, form, {"content-type": "multipart/form-data; boundary=part"})
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=60).read())
+        taken = time.perf_counter() - started
+        answer = await one_stream(ports[0], "sk-demo-bench-0", f"new-{number}", prompt(generator), 4)
+        times.append(taken + answer["first"])
+    return times
+
+
+def multipart(fields: dict, adapter: pathlib.Path) -> bytes:
+    head = b'--part\r\ncontent-disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    parts = [head % (name.encode(), b"", value.encode()) for name, value in fields.items()]
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        name = file.encode()
+        parts.append(head % (name, b'; filename="%s"' % name, (adapter / file).read_bytes()))
+    return b"".join(parts) + b"--part--\r\n"
+
+
 def of(values: list, share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-def report(rows: list, cold: dict, loads: float, gaps: dict, options: argparse.Namespace) -> str:
+def report(rows: list, cold: dict, loads: float, gaps: dict, publishes: list, options: argparse.Namespace) -> str:
     lines = [
         "# Adapters in flight",
         "",
@@ -171,6 +202,9 @@ def report(rows: list, cold: dict, loads: float, gaps: dict, options: argparse.N
         f"First token of an adapter that has to be loaded first (fetched, loaded, proven by its probe): "
         f"{medians['cold']:.0f} ms at the median of {len(cold['cold'])}, {1000 * max(cold['cold']):.0f} ms at most; "
         f"loaded: {medians['warm']:.0f} ms. By the server's own account a load takes {1000 * loads:.0f} ms.",
+        "",
+        f"From the call that publishes an adapter to its first token: {1000 * statistics.median(publishes):.0f} ms at the "
+        f"median of {len(publishes)}, {1000 * min(publishes):.0f} to {1000 * max(publishes):.0f} ms.",
         "",
         "| eight streams run | time between tokens, median ms | p99 ms | most ms |",
         "|---|---|---|---|",

@@ -60,7 +60,9 @@ def arrivals(tenant: int, options: argparse.Namespace) -> list:
 
 async def load(port: int, options: argparse.Namespace, noisy: bool) -> dict:
     generator = random.Random(7)
-    await one_stream(port, "sk-demo-bench-0", "own", [1000 + n for n in range(PROMPT_TOKENS)], 4)
+    # Loads are another scenario's.
+    for tenant in range(CALM + 1):
+        await one_stream(port, f"sk-demo-bench-{tenant}", "own", [1000 + n for n in range(PROMPT_TOKENS)], 4)
     begin = asyncio.get_running_loop().time() + 0.5
     answers = {"calm": [], "noisy": [], "refused": 0}
 

@@ -2,7 +2,6 @@
 //! limits, and one of each model name that has. A request is charged to all
 //! that apply to it, or to none.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -44,7 +43,8 @@ pub enum Scope {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     tenant: Account,
-    others: BTreeMap<Scope, Account>,
+    /// A few at most, and of very many tenants: no room for more than there are.
+    others: Vec<(Scope, Account)>,
     /// Whether it is among those that are looked at for reports.
     listed: bool,
 }
@@ -158,14 +158,21 @@ impl Ledger {
     fn account(&self, scope: &Scope) -> Option<&Account> {
         match scope {
             Scope::Tenant => Some(&self.tenant),
-            other => self.others.get(other),
+            other => self.others.iter().find(|(scope, _)| scope == other).map(|(_, account)| account),
         }
     }
 
     fn account_mut(&mut self, scope: Scope) -> &mut Account {
         match scope {
             Scope::Tenant => &mut self.tenant,
-            other => self.others.entry(other).or_default(),
+            other => {
+                let place = self.others.iter().position(|(scope, _)| *scope == other).unwrap_or_else(|| {
+                    self.others.reserve_exact(1);
+                    self.others.push((other, Account::default()));
+                    self.others.len() - 1
+                });
+                &mut self.others[place].1
+            }
         }
     }
 
@@ -173,7 +180,7 @@ impl Ledger {
 
     /// Whether it has to be looked at for reports, and is not yet.
     pub(super) fn enlist(&mut self) -> bool {
-        let has_parts = self.tenant.has_parts() || self.others.values().any(Account::has_parts);
+        let has_parts = self.tenant.has_parts() || self.others.iter().any(|(_, account)| account.has_parts());
         has_parts && !std::mem::replace(&mut self.listed, true)
     }
 
@@ -200,7 +207,8 @@ impl Ledger {
     }
 
     fn accounts_mut(&mut self) -> impl Iterator<Item = (&Scope, &mut Account)> {
-        std::iter::once((&Scope::Tenant, &mut self.tenant)).chain(self.others.iter_mut())
+        let others = self.others.iter_mut().map(|(scope, account)| (&*scope, account));
+        std::iter::once((&Scope::Tenant, &mut self.tenant)).chain(others)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Requests that wait for a place at the workers of one base model. Which is
 //! next the [`FairQueue`] says; here is who waits for its word.
 
+mod room;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use tokio::time::Instant;
 use super::queue::{Account, Ask, Bounds, FairQueue, Full, Served, Ticket};
 use super::{Refusal, lock};
 use crate::types::{Priority, TenantId};
+use room::Room;
 
 /// How long it is measured at least how fast a full line is served.
 const MEASURED: Duration = Duration::from_secs(1);
@@ -21,7 +24,11 @@ const BENEFIT: f64 = 2.0;
 
 /// The line of one base model.
 #[derive(Default)]
-pub(super) struct Line(Mutex<State>);
+pub(super) struct Line {
+    state: Mutex<State>,
+    /// Of the places, in percent, what no tenant has beside the rest while others are about.
+    headroom: u32,
+}
 
 #[derive(Default)]
 struct State {
@@ -30,6 +37,7 @@ struct State {
     /// then nobody has to wait to learn that.
     seats: u32,
     taken: u32,
+    room: Room,
     pace: Pace,
 }
 
@@ -69,9 +77,15 @@ struct Waiting<'a> {
 // === impl Line ===
 
 impl Line {
+    /// Of the places, `headroom` percent are not for a tenant that has the rest,
+    /// while others are about.
+    pub(super) fn new(headroom: u32) -> Self {
+        Self { state: Mutex::default(), headroom }
+    }
+
     /// The workers run so many sequences at one time.
     pub(super) fn resize(self: &Arc<Self>, seats: u32) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.seats != seats {
             state.seats = seats;
             self.serve(state);
@@ -82,7 +96,8 @@ impl Line {
     pub(super) async fn enter(self: &Arc<Self>, ask: Ask<TenantId>, patience: Patience) -> Result<Seat, Refusal> {
         let (call, called) = oneshot::channel();
         let waiting = {
-            let mut state = lock(&self.0);
+            let mut state = lock(&self.state);
+            state.room.asks(&ask.tenant, Instant::now());
             let wait = state.wait(&ask);
             if let Some(wait) = wait.filter(|_| !state.has_room(ask.seats)) {
                 let left = patience.until.saturating_duration_since(Instant::now());
@@ -119,27 +134,28 @@ impl Line {
 
     /// Of a tenant so many may wait: the newest of the others leave.
     pub(super) fn keep(&self, tenant: &TenantId, most: usize) {
-        let leaving = lock(&self.0).queue.evict(tenant, most);
+        let leaving = lock(&self.state).queue.evict(tenant, most);
         for call in leaving {
             let _ = call.send(Err(Refusal::Full { of_tenant: true, wait: Duration::ZERO }));
         }
     }
 
     pub(super) fn waiting(&self) -> usize {
-        lock(&self.0).queue.len()
+        lock(&self.state).queue.len()
     }
 
     pub(super) fn taken(&self) -> u32 {
-        lock(&self.0).taken
+        lock(&self.state).taken
     }
 
     /// Gives free places to those whose turn it is. Takes the lock with it: a
     /// place that nobody wants any more comes back here when it is dropped.
     fn serve(self: &Arc<Self>, mut state: std::sync::MutexGuard<'_, State>) {
         let mut unwanted = Vec::new();
-        while let Some(Served { value: call, account }) = state.next() {
+        while let Some(Served { value: call, account }) = state.next(self.headroom) {
             let seats = account.seats();
             state.taken += seats;
+            state.room.take(account.tenant(), seats);
             let seat = Seat { line: self.clone(), seats, account: Some(account), took: None };
             if let Err(Ok(seat)) = call.send(Ok(seat)) {
                 unwanted.push(seat);
@@ -168,8 +184,11 @@ impl State {
         }
     }
 
-    fn next(&mut self) -> Option<Served<TenantId, Call>> {
-        self.queue.pop(self.free())
+    fn next(&mut self, headroom: u32) -> Option<Served<TenantId, Call>> {
+        let (free, now) = (self.free(), Instant::now());
+        let kept = u32::try_from(u64::from(self.seats) * u64::from(headroom) / 100).unwrap_or(u32::MAX);
+        let Self { queue, room, seats, .. } = self;
+        queue.pop(free, |tenant, more| *seats == 0 || room.may(tenant, more, *seats, kept, now))
     }
 
     /// How long a request would have to wait, where it can be told.
@@ -215,7 +234,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
-        let mut state = lock(&self.line.0);
+        let mut state = lock(&self.line.state);
         if state.queue.remove(ticket).is_some() {
             // Behind a large one there may be a small one that has room.
             self.line.serve(state);
@@ -227,9 +246,10 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut state = lock(&self.line.0);
+        let mut state = lock(&self.line.state);
         state.taken -= self.seats;
         if let Some(account) = self.account.take() {
+            state.room.give_back(account.tenant(), self.seats);
             let took = self.took.unwrap_or(0);
             state.pace.done(took);
             state.queue.settle(account, took);

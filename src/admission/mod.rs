@@ -49,6 +49,9 @@ pub struct Config {
     /// Requests that may wait for one base model, of all tenants.
     pub max_waiting: usize,
     pub order: QueueOrder,
+    /// Of the workers' places, in percent: what a tenant that has the rest is not
+    /// given while others are about.
+    pub headroom_percent: u32,
 }
 
 pub struct Admission {
@@ -111,7 +114,7 @@ pub struct Standing {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_wait: Duration::from_secs(30), max_waiting: 1024, order: QueueOrder::Fair }
+        Self { max_wait: Duration::from_secs(30), max_waiting: 1024, order: QueueOrder::Fair, headroom_percent: 25 }
     }
 }
 
@@ -252,7 +255,11 @@ impl Admission {
         if let Some(line) = lines.get(base) {
             return line.clone();
         }
-        lines.entry(base.clone()).or_default().clone()
+        let headroom = match self.config.order {
+            QueueOrder::Fair => self.config.headroom_percent,
+            QueueOrder::Arrival => 0,
+        };
+        lines.entry(base.clone()).or_insert_with(|| Arc::new(Line::new(headroom))).clone()
     }
 
     /// How the caller stands with its limits.

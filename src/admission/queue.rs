@@ -30,6 +30,8 @@
 //! `Σ |actual − expected| ÷ weight`; 0 where the expectations are right. The
 //! same holds between the two classes, by the weights of the classes.
 //!
+//! A tenant that may not have more seats now does not wait in this sense.
+//!
 //! - No request starves: what is served before it is bounded by its tenant's
 //!   own backlog and the above.
 //! - While something waits there is a next one.
@@ -133,14 +135,14 @@ impl<K> Account<K> {
     pub(super) fn seats(&self) -> u32 {
         self.seats
     }
+
+    pub(super) fn tenant(&self) -> &K {
+        &self.tenant
+    }
 }
 
 #[cfg(test)]
 impl<K> Account<K> {
-    fn tenant(&self) -> &K {
-        &self.tenant
-    }
-
     fn class(&self) -> Priority {
         self.class
     }
@@ -197,12 +199,12 @@ impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
         self.take(&ticket).map(|item| item.value)
     }
 
-    /// The next request, if its seats are free. While they are not nothing else
-    /// is served, or large requests would wait for ever.
-    pub(super) fn pop(&mut self, free_seats: u32) -> Option<Served<K, T>> {
-        let class = *self.classes.next()?;
+    /// The next request of those whose tenants `may` have so many seats more, if
+    /// its seats are free. While they are not nothing else is served, or large
+    /// requests would wait for ever.
+    pub(super) fn pop(&mut self, free_seats: u32, may: impl Fn(&K, u32) -> bool) -> Option<Served<K, T>> {
+        let (class, tenant) = self.next(may)?;
         let lane = self.lane_mut(class);
-        let tenant = lane.level.next()?.clone();
         let (&number, next) = lane.lines.get(&tenant)?.items.first_key_value()?;
         if next.seats > free_seats {
             return None;
@@ -214,6 +216,16 @@ impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
         let value = self.take(&ticket)?.value;
         let account = Account { tenant: ticket.tenant, class, weight, tokens, seats, of_class, of_tenant };
         Some(Served { value, account })
+    }
+
+    fn next(&self, may: impl Fn(&K, u32) -> bool) -> Option<(Priority, K)> {
+        let of_class = |class: &Priority| {
+            let lane = self.lane(*class);
+            let seats = |tenant: &K| lane.lines.get(tenant)?.items.values().next().map(|item| item.seats);
+            let tenant = lane.level.in_turn().find(|tenant| seats(tenant).is_some_and(|seats| may(tenant, seats)))?;
+            Some((*class, tenant.clone()))
+        };
+        self.classes.in_turn().find_map(of_class)
     }
 
     /// A request that was served has ended: what it took takes the place of what

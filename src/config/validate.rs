@@ -141,6 +141,9 @@ fn queue(mut section: Section<'_>) -> AdmissionConfig {
             .optional("max_waiting", number(0..=1_000_000))
             .map_or(usual.max_waiting, |most| most as usize),
         order: section.optional("order", choice(&orders)).unwrap_or(usual.order),
+        headroom_percent: section
+            .optional("headroom_percent", number(0..=90))
+            .map_or(usual.headroom_percent, |percent| percent as u32),
     };
     section.finish();
     queue

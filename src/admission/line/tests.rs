@@ -186,3 +186,33 @@ async fn places_are_neither_lost_nor_given_twice_however_they_come_and_go() {
     assert_eq!((line.waiting(), line.taken()), (0, 0));
     assert!(enter(&line, "last", Priority::Batch).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_leaves_places_for_tenants_that_are_about() {
+    let line = Arc::new(Line::new(25));
+    line.resize(8);
+    let patience = || Patience { bounds: Bounds { of_tenant: 16, of_all: 16 }, ..patience(300) };
+    let enter = |tenant| line.enter(ask(tenant, Priority::Interactive, 100), patience()).boxed();
+    let mut asked: Vec<_> = (0..8).map(|_| enter("flood")).collect();
+    let alone: Vec<_> = asked.iter_mut().filter_map(seated).collect();
+    assert_eq!(alone.len(), 8, "a tenant that is alone has them all");
+    let mut calm = enter("calm");
+    assert!(seated(&mut calm).is_none());
+    drop(alone);
+    drop(seated(&mut calm).expect("a place"));
+
+    let mut asked: Vec<_> = (0..9).map(|_| enter("flood")).collect();
+    let flood: Vec<_> = asked.iter_mut().filter_map(seated).collect();
+    assert_eq!(flood.len(), 6, "others are about");
+    // They go before those that wait already.
+    let others = ["calm", "other"].map(|tenant| seated(&mut enter(tenant)).expect("a place at once"));
+    assert_eq!((line.taken(), line.waiting()), (8, 3));
+    drop(others);
+    assert_eq!((line.taken(), line.waiting()), (6, 3));
+
+    // A minute later nobody is about any more.
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let last = seated(&mut enter("flood"));
+    assert!(last.is_none(), "it is the fourth that waits");
+    assert_eq!(line.taken(), 8);
+}

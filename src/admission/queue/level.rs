@@ -55,9 +55,9 @@ impl<K> Default for Level<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> Level<K> {
-    /// The flow to be served next.
-    pub(super) fn next(&self) -> Option<&K> {
-        self.backlogged.first().map(|(_, _, key)| key)
+    /// The flows that wait, the one to be served next first.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = &K> {
+        self.backlogged.iter().map(|(_, _, key)| key)
     }
 
     /// The virtual time: where a flow starts that comes now.

@@ -25,7 +25,7 @@ fn push(queue: &mut FairQueue<usize, usize>, ask: Ask<usize>, value: usize) -> T
 
 /// Serves the next, which takes what was expected.
 fn pop(queue: &mut FairQueue<usize, usize>) -> Option<usize> {
-    let Served { value, account } = queue.pop(u32::MAX)?;
+    let Served { value, account } = queue.pop(u32::MAX, |_, _| true)?;
     let tokens = account.tokens();
     queue.settle(account, tokens);
     Some(value)
@@ -45,7 +45,7 @@ fn classes_have_names() {
 #[test]
 fn a_new_queue_is_empty() {
     let mut queue = FairQueue::<usize, usize>::new();
-    assert!(queue.is_empty() && queue.pop(u32::MAX).is_none() && queue.shed().is_none());
+    assert!(queue.is_empty() && queue.pop(u32::MAX, |_, _| true).is_none() && queue.shed().is_none());
     assert_eq!((queue.len(), queue.tokens(), queue.flows()), (0, 0, 0));
 }
 
@@ -112,9 +112,9 @@ fn a_large_request_waits_for_its_seats_and_nobody_passes_it() {
     let mut queue = FairQueue::new();
     push(&mut queue, Ask { seats: 4, ..interactive(0, 5) }, 0);
     push(&mut queue, interactive(1, 5), 1);
-    assert!(queue.pop(3).is_none());
+    assert!(queue.pop(3, |_, _| true).is_none());
     assert_eq!(queue.len(), 2);
-    let served = queue.pop(4).expect("its seats are free");
+    let served = queue.pop(4, |_, _| true).expect("its seats are free");
     assert_eq!(served.value, 0);
 }
 
@@ -122,7 +122,7 @@ fn a_large_request_waits_for_its_seats_and_nobody_passes_it() {
 fn an_account_says_what_was_charged_to_whom() {
     let mut queue = FairQueue::new();
     push(&mut queue, batch(2, 70), 0);
-    let Served { account, .. } = queue.pop(1).expect("one waits");
+    let Served { account, .. } = queue.pop(1, |_, _| true).expect("one waits");
     let charged = (*account.tenant(), account.class(), account.weight(), account.tokens());
     assert_eq!(charged, (2, Priority::Batch, 3, 70));
     assert_eq!(queue.flows(), 1, "it runs");
@@ -149,7 +149,7 @@ fn who_took_more_than_expected_waits_longer_and_who_took_less_comes_sooner() {
         push(&mut queue, even(10), value);
         push(&mut queue, Ask { tenant: 1, ..even(10) }, 10 + value);
     }
-    let (first, other) = (queue.pop(1).expect("waits"), queue.pop(1).expect("waits"));
+    let (first, other) = (queue.pop(1, |_, _| true).expect("waits"), queue.pop(1, |_, _| true).expect("waits"));
     assert_eq!((first.value, other.value), (0, 10));
     queue.settle(first.account, 35);
     queue.settle(other.account, 5);
@@ -209,7 +209,7 @@ fn what_is_given_back_for_requests_before_an_absence_is_no_credit() {
     let mut queue = FairQueue::new();
     let even = |tenant, tokens| Ask { weight: 1, ..interactive(tenant, tokens) };
     push(&mut queue, even(1, 1000), 0);
-    let long = queue.pop(1).expect("waits").account;
+    let long = queue.pop(1, |_, _| true).expect("waits").account;
     for value in 0..200 {
         push(&mut queue, even(0, 10), value);
     }
@@ -231,7 +231,7 @@ fn what_is_given_back_counts_where_the_tenant_was_still_ahead() {
     push(&mut queue, even(1, 1000), 0);
     push(&mut queue, even(0, 10), 1);
     push(&mut queue, even(0, 10), 2);
-    let long = queue.pop(1).expect("waits").account;
+    let long = queue.pop(1, |_, _| true).expect("waits").account;
     assert_eq!(pop(&mut queue), Some(1));
     push(&mut queue, even(1, 10), 3);
     push(&mut queue, even(0, 10), 4);
@@ -262,7 +262,7 @@ fn many_tenants_that_come_once_leave_nothing_behind() {
     let mut queue = FairQueue::new();
     for tenant in 0..10_000 {
         push(&mut queue, interactive(tenant, 10), tenant);
-        let served = queue.pop(1).expect("waits");
+        let served = queue.pop(1, |_, _| true).expect("waits");
         queue.settle(served.account, [0, 10, 15][tenant % 3]);
         assert!(queue.flows() <= 1);
     }
@@ -421,7 +421,7 @@ impl World {
                 prop_assert_eq!(self.queue.remove(gone.ticket.clone()), Some(gone.value));
                 prop_assert_eq!(self.queue.remove(gone.ticket), None);
             }
-            Step::Pop(percent, free) => self.pop(percent, free)?,
+            Step::Pop(percent, free) => self.pop(percent, free, |_, _| true)?,
             Step::Settle(index) if !self.running.is_empty() => self.settle(index % self.running.len()),
             Step::Evict(tenant, keep) => {
                 let gone = self.queue.evict(&tenant, keep);
@@ -484,7 +484,7 @@ impl World {
 
     fn pop(&mut self, percent: u64, free: u32) -> Result<(), TestCaseError> {
         let flows = self.queue.flows();
-        let Some(Served { value, account }) = self.queue.pop(free) else {
+        let Some(Served { value, account }) = self.queue.pop(free, |_, _| true) else {
             prop_assert!(self.waiting.is_empty() || free < 4, "there is work and room for it");
             prop_assert_eq!((self.queue.len(), self.queue.flows()), (self.waiting.len(), flows));
             return Ok(());
@@ -606,7 +606,7 @@ proptest! {
             push(&mut queue, interactive(tenant, 100), tenant);
         }
         for _ in 0..5000 {
-            let Served { value: tenant, account } = queue.pop(1).expect("all wait always");
+            let Served { value: tenant, account } = queue.pop(1, |_, _| true).expect("all wait always");
             push(&mut queue, interactive(tenant, 100), tenant);
             running.push_back((account, percents[tenant]));
             served[tenant] += percents[tenant];
@@ -636,7 +636,7 @@ proptest! {
         push(&mut queue, ask, 1);
         let mut before = 0;
         loop {
-            let Served { value, account } = queue.pop(1).expect("it waits");
+            let Served { value, account } = queue.pop(1, |_, _| true).expect("it waits");
             if value == 1 {
                 break;
             }

@@ -113,6 +113,31 @@ async fn a_tenant_over_its_limit_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn every_answer_says_how_its_receiver_stands_with_its_limits() {
+    let server = Server::start().await;
+    let mut client = connect(&server).await;
+    for left in ["1", "0"] {
+        let answer = client.generate(with_key("sk-initech", chat("hello"))).await.expect("within its limits");
+        let told = |key: &str| answer.metadata().get(key).map(|value| value.to_str().expect("ASCII"));
+        assert_eq!(told("x-ratelimit-limit-requests"), Some("2"));
+        assert_eq!(told("x-ratelimit-remaining-requests"), Some(left));
+        assert_eq!(told("x-ratelimit-limit-tokens"), Some("1000"));
+        let mut stream = answer.into_inner();
+        while stream.message().await.expect("no error").is_some() {}
+    }
+    let status = refused(&server, with_key("sk-initech", chat("hello"))).await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("requests_per_minute: 2"), "{}", status.message());
+    assert_eq!(metadata(&status, "tenantry-error-code"), Some("rate_limit_exceeded"));
+    assert_eq!(metadata(&status, "x-ratelimit-limit-requests"), Some("2"));
+    assert_eq!(metadata(&status, "x-ratelimit-remaining-requests"), Some("0"));
+    let reset = metadata(&status, "x-ratelimit-reset-requests").expect("when all is there again");
+    assert!(reset.starts_with("1m") && reset.ends_with('s'), "{reset}");
+    let wait: u64 = metadata(&status, "retry-after").and_then(|wait| wait.parse().ok()).expect("seconds");
+    assert!((1..=120).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
 async fn the_clients_deadline_ends_the_generation() {
     let server = Server::start().await;
     let mut request = with_key("sk-acme", chat("hold"));

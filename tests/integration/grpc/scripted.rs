@@ -186,10 +186,15 @@ async fn fallback(State(gateway): State<Arc<Gateway>>, request: Request) -> Resp
 
 fn gateway(worker: Arc<Scripted>) -> Arc<Gateway> {
     let mut keyring = Keyring::default();
-    for (id, model, key) in [("acme", "assistant", "sk-acme"), ("globex", "other", "sk-globex")] {
+    let one = Limits { concurrent_generations: Some(1), ..Limits::default() };
+    let counted = Limits { requests_per_minute: Some(2), output_tokens_per_minute: Some(1_000), ..Limits::default() };
+    for (id, model, key, limits) in [
+        ("acme", "assistant", "sk-acme", &one),
+        ("globex", "other", "sk-globex", &one),
+        ("initech", "assistant", "sk-initech", &counted),
+    ] {
         let route = ModelRoute { base: BaseName::new("base"), adapter: None };
-        let limits = Limits { concurrent_generations: Some(1), ..Limits::default() };
-        let tenant = Tenant::new(TenantId::new(id), limits, [(model.into(), route)].into());
+        let tenant = Tenant::new(TenantId::new(id), limits.clone(), [(model.into(), route)].into());
         let caller = Caller { tenant: Arc::new(tenant), key: Arc::new(Key::named("one")) };
         keyring.insert(KeyHash::of(key.as_bytes()), caller).expect("the keys differ");
     }
