@@ -52,8 +52,10 @@ pub struct App {
     /// The tasks that accept connections, and the operators' connections.
     servers: TaskTracker,
     waiting: Waiting,
-    /// Keeps up with adapters, workers and budgets.
-    _following: AbortOnDropHandle<()>,
+    /// Keeps adapters placed.
+    placing: AbortOnDropHandle<()>,
+    /// Keeps up with limits and what other gateways use of them.
+    limiting: AbortOnDropHandle<()>,
     /// Add and remove workers that come and go.
     _followers: Followers,
 }
@@ -149,8 +151,10 @@ impl App {
         if let Err(error) = gateway.learn_budgets().await {
             warn!(%error, "budgets begin without what was used of them before");
         }
-        let following = gateway.clone();
-        let following = AbortOnDropHandle::new(tokio::spawn(async move { following.keep().await }));
+        let placing = gateway.clone();
+        let placing = AbortOnDropHandle::new(tokio::spawn(async move { placing.keep_placed().await }));
+        let limiting = gateway.clone();
+        let limiting = AbortOnDropHandle::new(tokio::spawn(async move { limiting.keep_limits().await }));
         // Nobody else sets it.
         let _ = coming.set(gateway.clone());
         let app = Self {
@@ -160,7 +164,8 @@ impl App {
             drain_timeout: config.shutdown.drain_timeout,
             servers,
             waiting,
-            _following: following,
+            placing,
+            limiting,
             _followers: followers,
         };
         app.serve_tenants(public, server, &config);
@@ -203,8 +208,10 @@ impl App {
     /// and returns when nothing runs any more.
     pub async fn drain(self) {
         // Nothing is loaded any more but what requests ask for.
-        drop(self._following);
+        drop(self.placing);
+        // What still runs counts at the other gateways.
         self.shutdown.run(self.drain_timeout).await;
+        drop(self.limiting);
         if !matches!(tokio::time::timeout(FLUSH, self.gateway.flush_usage()).await, Ok(Ok(()))) {
             warn!("the catalogue's database is away: not all usage was written down");
         }

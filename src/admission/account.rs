@@ -25,7 +25,7 @@ pub(super) struct Account {
 struct Parts {
     slices: [Slice; WINDOWS.len()],
     places: Places,
-    /// As they were when they were last asked for.
+    /// As they were for the request that came last: those that run may know older ones.
     limits: [Option<u64>; WINDOWS.len()],
     most: Option<u64>,
 }
@@ -107,6 +107,7 @@ impl Account {
         }
         self.follow(limits, now);
         let parts = self.parts(limits);
+        parts.hold_to(limits);
         if limit == Limit::Concurrency {
             parts.places.refused(now.moment);
         }
@@ -152,6 +153,9 @@ impl Account {
     /// Charges a request that begins.
     pub(super) fn begin(&mut self, limits: &Limits, tokens: Tokens, now: Now) -> Charged {
         self.running += 1;
+        if now.mode != Mode::Alone {
+            self.parts(limits).hold_to(limits);
+        }
         self.charge(limits, 1, tokens, now);
         let (day, month) = self.spend(tokens.input + tokens.output, now);
         Charged { at: now.moment, day, month }
@@ -253,10 +257,11 @@ impl Account {
     }
 
     fn parts(&mut self, limits: &Limits) -> &mut Parts {
-        let parts = self.parts.get_or_insert_default();
-        parts.limits = WINDOWS.map(|(limit, _)| limits.of(limit));
-        parts.most = limits.concurrent_generations;
-        parts
+        self.parts.get_or_insert_with(|| {
+            let mut parts = Box::<Parts>::default();
+            parts.hold_to(limits);
+            parts
+        })
     }
 
     /// Whether anything may have to be reported.
@@ -315,5 +320,14 @@ impl Account {
             self.parts = None;
         }
         self.parts.is_some()
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn hold_to(&mut self, limits: &Limits) {
+        self.limits = WINDOWS.map(|(limit, _)| limits.of(limit));
+        self.most = limits.concurrent_generations;
     }
 }

@@ -16,6 +16,13 @@ pub enum Period {
 /// What was used of a budget in its period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Budget {
+    now: Spent,
+    /// In the period it was before, for a clock that goes back there.
+    before: Spent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Spent {
     /// Unix time in seconds at which the period began.
     start: u64,
     /// By this process, with what is reserved.
@@ -52,9 +59,9 @@ impl Budget {
     /// What is left, and the time until all of it is there again.
     pub(super) fn left(mut self, limit: u64, period: Period, time: SystemTime) -> (u64, Duration) {
         self.roll(period, time);
-        let (_, end) = period.around(UNIX_EPOCH + Duration::from_secs(self.start));
+        let (_, end) = period.around(UNIX_EPOCH + Duration::from_secs(self.now.start));
         (
-            limit.saturating_sub(self.used.saturating_add(self.others)),
+            limit.saturating_sub(self.now.used.saturating_add(self.now.others)),
             Duration::from_secs(end.saturating_sub(unix(time)).max(1)),
         )
     }
@@ -62,33 +69,35 @@ impl Budget {
     /// The beginning of the period that was charged.
     pub(super) fn charge(&mut self, tokens: u64, period: Period, time: SystemTime) -> u64 {
         self.roll(period, time);
-        self.used = self.used.saturating_add(tokens);
-        self.start
+        self.now.used = self.now.used.saturating_add(tokens);
+        self.now.start
     }
 
     /// Gives back what was charged to the period that began at `start`. One
     /// that is over keeps it: what it would be given to is another one's.
     pub(super) fn refund(&mut self, tokens: u64, start: u64) {
-        if self.start == start {
-            self.used = self.used.saturating_sub(tokens);
+        if self.now.start == start {
+            self.now.used = self.now.used.saturating_sub(tokens);
         }
     }
 
     /// So much was used by others in the period that began at `start`.
     pub(super) fn learn(&mut self, others: u64, start: u64, period: Period, time: SystemTime) {
         self.roll(period, time);
-        if self.start == start {
+        if self.now.start == start {
             // They only ever use more of it.
-            self.others = self.others.max(others);
+            self.now.others = self.now.others.max(others);
         }
     }
 
-    /// A clock that steps back stays in the period it was in: nobody gets a
-    /// budget twice.
+    /// A clock that steps back to the period before finds it as it was, and one
+    /// that steps back further stays where it is: nobody gets a budget twice.
     fn roll(&mut self, period: Period, time: SystemTime) {
         let (start, _) = period.around(time);
-        if start > self.start {
-            *self = Self { start, ..Self::default() };
+        if start == self.before.start && start != self.now.start && start > 0 {
+            std::mem::swap(&mut self.now, &mut self.before);
+        } else if start > self.now.start {
+            *self = Self { now: Spent { start, ..Spent::default() }, before: self.now };
         }
     }
 }
@@ -157,6 +166,21 @@ mod tests {
             budget.charge(1, Period::Day, at(back));
         }
         assert_eq!(budget.left(100, Period::Day, at(20_002 * DAY)).0, 100);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_for_a_moment_changes_nothing() {
+        for wrong in [20_001 * DAY, 47_000 * DAY] {
+            let mut budget = Budget::default();
+            budget.charge(60, Period::Day, at(20_000 * DAY + 5));
+            budget.charge(20, Period::Day, at(wrong));
+            let now = at(20_000 * DAY + 7);
+            assert_eq!(budget.left(100, Period::Day, now), (40, Duration::from_secs(DAY - 7)));
+            budget.learn(30, 20_000 * DAY, Period::Day, now);
+            assert_eq!(budget.left(100, Period::Day, now).0, 10);
+            // When its day comes, what was used of it is.
+            assert_eq!(budget.left(100, Period::Day, at(wrong + 1)).0, 80);
+        }
     }
 
     #[test]

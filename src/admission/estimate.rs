@@ -9,6 +9,10 @@ const AROUND: u64 = 4;
 /// An answer's length where the request does not bound it.
 const USUAL_ANSWER: u64 = 256;
 
+/// What is reserved of one answer at most: a longer one is charged as it runs,
+/// and does not hold back what it may never write.
+const RESERVED: u64 = 1024;
+
 /// In tokens, of all its prompts and choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
@@ -27,7 +31,7 @@ impl Estimate {
             Input::Chat(messages) => messages.iter().map(|message| text(message.content.len()) + AROUND).sum(),
             Input::Prompts(prompts) => prompts.iter().map(prompt).sum(),
         };
-        let each = request.max_tokens.map_or(USUAL_ANSWER, u64::from);
+        let each = request.max_tokens.map_or(USUAL_ANSWER, u64::from).min(RESERVED);
         Self { input, output: each.saturating_mul(sequences(request).into()) }
     }
 }

@@ -86,10 +86,9 @@ impl Line {
     /// The workers run so many sequences at one time.
     pub(super) fn resize(self: &Arc<Self>, seats: u32) {
         let mut state = lock(&self.state);
-        if state.seats != seats {
-            state.seats = seats;
-            self.serve(state);
-        }
+        state.seats = seats;
+        // Also where nothing has changed: the time may have come for some who wait.
+        self.serve(state);
     }
 
     /// Waits for a place.
@@ -99,14 +98,18 @@ impl Line {
             let mut state = lock(&self.state);
             state.room.asks(&ask.tenant, Instant::now());
             let wait = state.wait(&ask);
-            if let Some(wait) = wait.filter(|_| !state.has_room(ask.seats)) {
+            let mut bounds = patience.bounds;
+            if state.has_room(&ask, self.headroom) {
+                // It goes past those who may not have the place.
+                bounds.of_all = bounds.of_all.saturating_add(1);
+            } else if let Some(wait) = wait {
                 let left = patience.until.saturating_duration_since(Instant::now());
                 let benefit = if ask.class == Priority::Interactive { BENEFIT } else { 1.0 };
                 if wait > left.mul_f64(benefit) {
                     return Err(Refusal::TooLate { wait });
                 }
             }
-            let pushed = state.queue.push(ask, patience.bounds, call).map_err(|(full, _)| Refusal::Full {
+            let pushed = state.queue.push(ask, bounds, call).map_err(|(full, _)| Refusal::Full {
                 of_tenant: full == Full::OfTenant,
                 wait: wait.unwrap_or_default(),
             })?;
@@ -132,11 +135,11 @@ impl Line {
         }
     }
 
-    /// Of a tenant so many may wait: the newest of the others leave.
-    pub(super) fn keep(&self, tenant: &TenantId, most: usize) {
+    /// Of a tenant so many may wait: the newest of the others leave, and are told why.
+    pub(super) fn keep(&self, tenant: &TenantId, most: usize, why: &Refusal) {
         let leaving = lock(&self.state).queue.evict(tenant, most);
         for call in leaving {
-            let _ = call.send(Err(Refusal::Full { of_tenant: true, wait: Duration::ZERO }));
+            let _ = call.send(Err(why.clone()));
         }
     }
 
@@ -172,8 +175,15 @@ impl Line {
 // === impl State ===
 
 impl State {
-    fn has_room(&self, seats: u32) -> bool {
-        self.queue.is_empty() && self.free() >= seats
+    /// Whether it would be served at once.
+    fn has_room(&self, ask: &Ask<TenantId>, headroom: u32) -> bool {
+        let may = |tenant: &TenantId, more| self.may(tenant, more, headroom, Instant::now());
+        self.free() >= ask.seats && may(&ask.tenant, ask.seats) && self.queue.next(may).is_none()
+    }
+
+    fn may(&self, tenant: &TenantId, more: u32, headroom: u32, now: Instant) -> bool {
+        let kept = u64::from(self.seats) * u64::from(headroom) / 100;
+        self.seats == 0 || self.room.may(tenant, more, self.seats, kept as u32, now)
     }
 
     fn free(&self) -> u32 {
@@ -185,10 +195,9 @@ impl State {
     }
 
     fn next(&mut self, headroom: u32) -> Option<Served<TenantId, Call>> {
-        let (free, now) = (self.free(), Instant::now());
-        let kept = u32::try_from(u64::from(self.seats) * u64::from(headroom) / 100).unwrap_or(u32::MAX);
-        let Self { queue, room, seats, .. } = self;
-        queue.pop(free, |tenant, more| *seats == 0 || room.may(tenant, more, *seats, kept, now))
+        let now = Instant::now();
+        let next = self.queue.next(|tenant, more| self.may(tenant, more, headroom, now))?;
+        self.queue.pop(next, self.free())
     }
 
     /// How long a request would have to wait, where it can be told.

@@ -19,6 +19,7 @@ mod window;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -80,6 +81,8 @@ pub struct Permit {
     charged: Charged,
     reserved: Tokens,
     used: Tokens,
+    /// Whether a worker reads the prompt, or has.
+    read: Arc<AtomicBool>,
     /// Given back first.
     seat: Option<Seat>,
 }
@@ -180,6 +183,7 @@ impl Admission {
             charged,
             reserved,
             used: Tokens::default(),
+            read: Arc::default(),
             seat: None,
         })
     }
@@ -234,9 +238,11 @@ impl Admission {
     /// Holds those who wait to a tenant's new limits.
     pub fn changed(&self, tenant: &Tenant) {
         let lines: Vec<Arc<Line>> = lock(&self.lines).values().cloned().collect();
-        let most = tenant.limits.concurrent_generations.map_or(usize::MAX, |most| most as usize);
+        let allowed = tenant.limits.concurrent_generations.unwrap_or(u64::MAX);
+        let most = usize::try_from(allowed).unwrap_or(usize::MAX);
+        let why = Refusal::Limit { limit: Limit::Concurrency, scope: Scope::Tenant, allowed, wait: None };
         for line in lines {
-            line.keep(&tenant.id, tenant.share.max_waiting.min(most));
+            line.keep(&tenant.id, most, &why);
         }
     }
 
@@ -324,6 +330,12 @@ impl Clock {
 // === impl Permit ===
 
 impl Permit {
+    /// To be set once a worker has begun with the prompt: who leaves before its
+    /// first token has been served all the same.
+    pub fn read(&self) -> Arc<AtomicBool> {
+        self.read.clone()
+    }
+
     /// What the request has used so far, of both kinds, as far as it is known
     /// now. What is more than was charged is charged.
     pub fn used(&mut self, input: u64, output: u64) {
@@ -351,6 +363,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if self.used == Tokens::default() && self.read.load(Ordering::Relaxed) {
+            self.used(self.reserved.input, 0);
+        }
         self.seat = None;
         let left =
             Tokens { input: self.reserved.input - self.used.input, output: self.reserved.output - self.used.output };

@@ -34,7 +34,7 @@
 //!
 //! - No request starves: what is served before it is bounded by its tenant's
 //!   own backlog and the above.
-//! - While something waits there is a next one.
+//! - While something waits of a tenant that may have its seats there is a next one.
 //! - Tenants are remembered while they wait, run or are ahead of those who wait.
 
 mod lane;
@@ -97,6 +97,13 @@ pub(super) struct Pushed<K, T> {
 pub(super) struct Served<K, T> {
     pub value: T,
     pub account: Account<K>,
+}
+
+/// Whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Next<K> {
+    class: Priority,
+    tenant: K,
 }
 
 /// What was charged for a request that is served. Its tenant is remembered
@@ -167,13 +174,14 @@ impl<K, T> Default for FairQueue<K, T> {
 
 impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
     /// Makes a request wait. Where no more may wait in all, an interactive one
-    /// takes the place of one of [`Priority::Batch`], if there is any.
+    /// takes the place of one of [`Priority::Batch`], if there is any, and any
+    /// other that of a tenant of which much more waits than of its own.
     pub(super) fn push(&mut self, ask: Ask<K>, bounds: Bounds, value: T) -> Result<Pushed<K, T>, (Full, T)> {
         if self.len_of(&ask.tenant) >= bounds.of_tenant {
             return Err((Full::OfTenant, value));
         }
         let full = self.len() >= bounds.of_all;
-        let displaced = if full && ask.class == Priority::Interactive { self.shed() } else { None };
+        let displaced = if full { self.give_way(&ask) } else { None };
         if full && displaced.is_none() {
             return Err((Full::OfAll, value));
         }
@@ -199,11 +207,10 @@ impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
         self.take(&ticket).map(|item| item.value)
     }
 
-    /// The next request of those whose tenants `may` have so many seats more, if
-    /// its seats are free. While they are not nothing else is served, or large
-    /// requests would wait for ever.
-    pub(super) fn pop(&mut self, free_seats: u32, may: impl Fn(&K, u32) -> bool) -> Option<Served<K, T>> {
-        let (class, tenant) = self.next(may)?;
+    /// Serves the next request if its seats are free. While they are not nothing
+    /// else is served, or large requests would wait for ever.
+    pub(super) fn pop(&mut self, next: Next<K>, free_seats: u32) -> Option<Served<K, T>> {
+        let Next { class, tenant } = next;
         let lane = self.lane_mut(class);
         let (&number, next) = lane.lines.get(&tenant)?.items.first_key_value()?;
         if next.seats > free_seats {
@@ -218,12 +225,13 @@ impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
         Some(Served { value, account })
     }
 
-    fn next(&self, may: impl Fn(&K, u32) -> bool) -> Option<(Priority, K)> {
+    /// Whose turn it is, of the tenants that `may` have so many seats more.
+    pub(super) fn next(&self, may: impl Fn(&K, u32) -> bool) -> Option<Next<K>> {
         let of_class = |class: &Priority| {
             let lane = self.lane(*class);
             let seats = |tenant: &K| lane.lines.get(tenant)?.items.values().next().map(|item| item.seats);
             let tenant = lane.level.in_turn().find(|tenant| seats(tenant).is_some_and(|seats| may(tenant, seats)))?;
-            Some((*class, tenant.clone()))
+            Some(Next { class: *class, tenant: tenant.clone() })
         };
         self.classes.in_turn().find_map(of_class)
     }
@@ -285,6 +293,26 @@ impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
         self.remove(Ticket { tenant: tenant.clone(), class, number: line.newest()? })
     }
 
+    /// The one that leaves for a request that comes to a full queue.
+    fn give_way(&mut self, ask: &Ask<K>) -> Option<T> {
+        if ask.class == Priority::Interactive
+            && let Some(shed) = self.shed()
+        {
+            return Some(shed);
+        }
+        let lane = self.lane(ask.class);
+        let by_weight = |tokens: u128, weight: u32| tokens / u128::from(weight.max(1));
+        let (tenant, line) = lane.lines.iter().max_by_key(|(_, line)| by_weight(line.tokens, line.weight()))?;
+        let own = lane.lines.get(&ask.tenant).map_or(0, |line| line.tokens) + u128::from(ask.tokens);
+        let newest = line.newest()?;
+        // It has more even without the one that leaves.
+        let left = line.tokens - line.items.get(&newest).map_or(0, |item| u128::from(item.tokens));
+        if *tenant == ask.tenant || by_weight(left, line.weight()) <= by_weight(own, ask.weight) {
+            return None;
+        }
+        self.remove(Ticket { tenant: tenant.clone(), class: ask.class, number: newest })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.lanes.iter().map(|lane| lane.len).sum()
     }
@@ -320,6 +348,12 @@ impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
 impl<K: Clone + Eq + Hash + Ord, T> FairQueue<K, T> {
     pub(super) fn new() -> Self {
         Self::default()
+    }
+
+    /// The next request of all, if its seats are free.
+    pub(super) fn serve(&mut self, free_seats: u32) -> Option<Served<K, T>> {
+        let next = self.next(|_, _| true)?;
+        self.pop(next, free_seats)
     }
 
     /// The tokens that wait.

@@ -4,11 +4,9 @@ use crate::types::{Limits, Priority};
 
 use super::section::{Section, number};
 
-const MOST: u64 = 1_000_000_000_000;
-
 /// The limits of one table; what is left out is not limited.
 pub(super) fn limits(mut section: Section<'_>) -> Limits {
-    let mut most = |key: &'static str| section.optional(key, number(1..=MOST));
+    let mut most = |key: &'static str| section.optional(key, number(1..=Limits::MOST));
     let limits = Limits {
         requests_per_second: most("requests_per_second"),
         requests_per_minute: most("requests_per_minute"),
@@ -17,8 +15,8 @@ pub(super) fn limits(mut section: Section<'_>) -> Limits {
         tokens_per_day: most("tokens_per_day"),
         tokens_per_month: most("tokens_per_month"),
         concurrent_generations: section.optional("concurrent_generations", number(1..=1_000_000)),
-        max_prompt_tokens: section.optional("max_prompt_tokens", number(1..=MOST)),
-        max_output_tokens: section.optional("max_output_tokens", number(1..=MOST)),
+        max_prompt_tokens: section.optional("max_prompt_tokens", number(1..=Limits::MOST)),
+        max_output_tokens: section.optional("max_output_tokens", number(1..=Limits::MOST)),
     };
     section.finish();
     limits

@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
@@ -31,6 +32,8 @@ pub(super) struct Asked<'a> {
     pub tenant: &'a TenantId,
     pub route: &'a ModelRoute,
     pub request: &'a Arc<GenerateRequest>,
+    /// Set while a worker has the prompt.
+    pub read: &'a AtomicBool,
 }
 
 /// How requests are tried again.
@@ -109,7 +112,11 @@ pub(super) async fn first_event(pool: &Pool, retries: &Retries, asked: &Asked<'_
 async fn begin(lease: &mut Lease, asked: &Asked<'_>) -> Result<(Option<u32>, Event, EventSource), WorkerError> {
     let started = lease.generate(asked.id, asked.tenant.clone(), asked.request.clone()).await?;
     let Started { prompt_tokens, mut events } = started;
-    match events.next().await {
+    asked.read.store(true, Ordering::Relaxed);
+    let first = events.next().await;
+    // What a worker did not answer is not the client's.
+    asked.read.store(matches!(first, Some(Ok(_))), Ordering::Relaxed);
+    match first {
         Some(Ok(first)) => {
             lease.began(prompt_tokens);
             Ok((prompt_tokens, first, events))

@@ -2,7 +2,7 @@
 //! configuration's, for every request from then on, and for those that wait.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tracing::info;
 
@@ -83,12 +83,13 @@ impl Gateway {
     }
 
     pub(super) fn apply_limits(&self) {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         let set = self.set();
-        if set == *self.applied.load_full() {
+        if set == *applied {
             return;
         }
         let mut changed: HashMap<TenantId, Arc<Tenant>> = HashMap::new();
-        let before = self.applied.swap(Arc::new(set.clone()));
+        let before = std::mem::replace(&mut *applied, set.clone());
         let keyring = self.configured.keyring().map(|caller| overridden(caller, &set, &mut changed));
         self.live.store(Arc::new(self.configured.with(keyring)));
         // Those whose limits are the configuration's again are not in `changed`.

@@ -20,7 +20,7 @@ mod sizes;
 mod stream;
 mod usage;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -63,7 +63,7 @@ pub struct Gateway {
     /// The same, with the limits that operators have set.
     live: ArcSwap<Live>,
     /// Those limits.
-    applied: ArcSwap<limits::Set>,
+    applied: Mutex<limits::Set>,
     admission: Admission,
     pool: Pool,
     retries: Retries,
@@ -134,7 +134,7 @@ impl Gateway {
             config,
             live: ArcSwap::from_pointee(live.clone()),
             configured: live,
-            applied: ArcSwap::default(),
+            applied: Mutex::default(),
             pool,
             metrics,
             cut_off,
@@ -200,7 +200,9 @@ impl Gateway {
             record.seated();
             let gauge = self.metrics.stream(tenant.id.as_str());
             let request = Arc::new(request);
-            let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request };
+            let read = permit.read();
+            record.asked(read.clone(), estimate.input);
+            let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request, read: &read };
             let attempt = attempt::first_event(&self.pool, &self.retries, &asked).await?;
             sizes.read(attempt.prompt_tokens)?;
             Ok((model, permit, gauge, attempt, estimate.input))
@@ -272,9 +274,14 @@ impl Gateway {
         self.live.load().keyring().tenant(id)
     }
 
-    /// Keeps adapters where they are wanted, the lines of those who wait as wide
-    /// as the workers are, and budgets up to what others use. Never returns.
-    pub async fn keep(&self) {
+    /// Keeps adapters where they are wanted. Never returns.
+    pub async fn keep_placed(&self) {
+        self.pool.keep_placed().await;
+    }
+
+    /// Keeps the lines of those who wait as wide as the workers are, limits as
+    /// they are set, and all of them up to what other gateways use. Never returns.
+    pub async fn keep_limits(&self) {
         let widths = async {
             loop {
                 tokio::time::sleep(LOOK).await;
@@ -283,8 +290,7 @@ impl Gateway {
                 }
             }
         };
-        let limits = async { tokio::join!(self.keep_budgets(), self.follow_limits(), self.admission.keep_shared()) };
-        tokio::join!(self.pool.keep_placed(), widths, limits);
+        tokio::join!(widths, self.keep_budgets(), self.follow_limits(), self.admission.keep_shared());
     }
 
     /// Leaves the other gateways what this one does not need any more of the limits.

@@ -2,6 +2,7 @@
 //! counters, the histograms. Never its text.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -27,6 +28,8 @@ pub(super) struct Record {
     /// When it had a place at the workers.
     seated: Option<Instant>,
     first_event: Option<Instant>,
+    /// Whether a worker has the prompt, and how long that is expected to be.
+    read: Option<(Arc<AtomicBool>, u32)>,
     usage: Option<Usage>,
     /// What is known before the usage comes, for streams that end before it.
     seen: Usage,
@@ -76,6 +79,7 @@ impl Record {
             worker: None,
             seated: None,
             first_event: None,
+            read: None,
             usage: None,
             seen: Usage::default(),
             finish_reason: None,
@@ -93,6 +97,11 @@ impl Record {
         let now = Instant::now();
         self.seated = Some(now);
         self.metrics.queue_wait(now - self.started);
+    }
+
+    /// It is asked of workers; `read` tells whether one has the prompt.
+    pub(super) fn asked(&mut self, read: Arc<AtomicBool>, expected: u64) {
+        self.read = Some((read, u32::try_from(expected).unwrap_or(u32::MAX)));
     }
 
     /// Tokens read and written so far, as far as they are known.
@@ -119,6 +128,11 @@ impl Record {
 
     /// The request failed before its first event.
     pub(super) fn refused(mut self, error: &Error) {
+        self.note_read(match error.kind() {
+            ErrorKind::Deadline => Finish::Deadline,
+            ErrorKind::ShuttingDown => Finish::Drained,
+            _ => Finish::Upstream,
+        });
         self.tell(error.kind().as_str(), Some(error));
     }
 
@@ -133,6 +147,17 @@ impl Record {
         );
         self.note(usage, finish);
         self.tell(finish.as_str(), error);
+    }
+
+    /// Writes down a prompt that a worker has read of a request that did not
+    /// see its first event.
+    fn note_read(&mut self, finish: Finish) {
+        let Some((_, prompt_tokens)) = self.read.take().filter(|(read, _)| read.load(Ordering::Relaxed)) else {
+            return;
+        };
+        self.seen.prompt_tokens = prompt_tokens;
+        self.metrics.tokens(self.caller.tenant.id.as_str(), self.model_name(), prompt_tokens.into(), 0);
+        self.note(self.seen, finish);
     }
 
     /// Writes down what it used.
@@ -206,6 +231,7 @@ impl Drop for Record {
     /// its client; nobody else gets to tell it.
     fn drop(&mut self) {
         if !self.told {
+            self.note_read(Finish::ClientGone);
             self.tell(Finish::ClientGone.as_str(), None);
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Gateway;
+use super::{Gateway, Live};
 use crate::adapters::{ChangeError, Days, Sum};
 use crate::admission::{Period, Scope};
 use crate::types::{Limits, Tenant, TenantId};
@@ -39,23 +39,21 @@ impl Gateway {
     /// and by others.
     pub async fn learn_budgets(&self) -> Result<(), ChangeError> {
         let live = self.live.load_full();
-        let tenants: HashSet<&TenantId> = live.keyring().tenants().map(|tenant| &tenant.id).collect();
         let now = SystemTime::now();
         for period in [Period::Day, Period::Month] {
             let wanted = |limits: &Limits| match period {
                 Period::Day => limits.tokens_per_day.is_some(),
                 Period::Month => limits.tokens_per_month.is_some(),
             };
-            if !live.keyring().limits().any(wanted) {
+            let budgets = budgets(&live, wanted);
+            if budgets.is_empty() {
                 continue;
             }
             let (start, _) = period.around(now);
             let today = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / DAY);
             let sums = self.catalogue().usage_of_others(Days { first: start / DAY, last: today }).await?;
-            for ((tenant, scope), tokens) in by_scope(&sums) {
-                if tenants.contains(&tenant) {
-                    self.admission.learn(&tenant, scope, period, start, tokens);
-                }
+            for (of, tokens) in by_scope(&sums).into_iter().filter(|(of, _)| budgets.contains(of)) {
+                self.admission.learn(&of.0, of.1, period, start, tokens);
             }
         }
         Ok(())
@@ -66,6 +64,19 @@ impl Gateway {
         let left = self.admission.left(&tenant.id, scope, limits).into_iter();
         left.map(|(limit, left)| (limit.as_str(), left)).collect()
     }
+}
+
+/// The accounts that have a budget.
+fn budgets(live: &Live, wanted: impl Fn(&Limits) -> bool) -> HashSet<(TenantId, Scope)> {
+    let mut budgets = HashSet::new();
+    for tenant in live.keyring().tenants() {
+        let models = tenant.model_limits.iter().map(|(name, limits)| (Scope::Model(name.clone()), limits));
+        let all = [(Scope::Tenant, &tenant.limits)].into_iter().chain(models);
+        budgets.extend(all.filter(|(_, limits)| wanted(limits)).map(|(scope, _)| (tenant.id.clone(), scope)));
+        let keys = live.keyring().keys(&tenant.id).filter(|key| wanted(&key.limits));
+        budgets.extend(keys.map(|key| (tenant.id.clone(), Scope::Key(key.name.clone()))));
+    }
+    budgets
 }
 
 /// The tokens of all accounts that the sums belong to.

@@ -118,6 +118,9 @@ impl fmt::Display for Limit {
 // === impl Limits ===
 
 impl Limits {
+    /// The largest that can be set.
+    pub const MOST: u64 = 1_000_000_000_000;
+
     pub fn of(&self, limit: Limit) -> Option<u64> {
         match limit {
             Limit::RequestsPerSecond => self.requests_per_second,

@@ -4,6 +4,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::*;
+use crate::admission::Scope;
+use crate::types::Limit;
 
 fn ask(tenant: &str, class: Priority, tokens: u64) -> Ask<TenantId> {
     Ask { tenant: TenantId::new(tenant), class, weight: 1, tokens, seats: 1 }
@@ -100,14 +102,17 @@ async fn a_wait_ends_and_a_full_line_takes_nobody() {
     let refusal = async |tenant, class| enter(&line, tenant, class).await.err();
     let full = |of_tenant| Some(Refusal::Full { of_tenant, wait: Duration::ZERO });
     assert_eq!(refusal("acme", Priority::Interactive).await, full(true));
-    assert_eq!(refusal("other", Priority::Batch).await, full(false));
+    // As much as waits of the one of which most does, without its newest.
+    let as_much = line.enter(ask("other", Priority::Batch, 200), patience(30)).await.err();
+    assert_eq!(as_much, full(false));
     // Somebody waits for this one, and nobody for the newest of the batch.
     let mut urgent = enter(&line, "other", Priority::Interactive);
     assert!(seated(&mut urgent).is_none());
     let displaced = waiting[2].as_mut().now_or_never().expect("it is told").err();
     assert_eq!(displaced, full(false));
 
-    line.keep(&TenantId::new("globex"), 1);
+    let why = Refusal::Limit { limit: Limit::Concurrency, scope: Scope::Tenant, allowed: 1, wait: None };
+    line.keep(&TenantId::new("globex"), 1, &why);
     let left = |entering: &mut Entering<'_>| entering.now_or_never().is_some();
     let left: Vec<bool> = waiting[3..].iter_mut().map(left).collect();
     assert_eq!(left, [false, true, true], "the newest leave where fewer may wait");

@@ -25,7 +25,7 @@ fn push(queue: &mut FairQueue<usize, usize>, ask: Ask<usize>, value: usize) -> T
 
 /// Serves the next, which takes what was expected.
 fn pop(queue: &mut FairQueue<usize, usize>) -> Option<usize> {
-    let Served { value, account } = queue.pop(u32::MAX, |_, _| true)?;
+    let Served { value, account } = queue.serve(u32::MAX)?;
     let tokens = account.tokens();
     queue.settle(account, tokens);
     Some(value)
@@ -45,7 +45,7 @@ fn classes_have_names() {
 #[test]
 fn a_new_queue_is_empty() {
     let mut queue = FairQueue::<usize, usize>::new();
-    assert!(queue.is_empty() && queue.pop(u32::MAX, |_, _| true).is_none() && queue.shed().is_none());
+    assert!(queue.is_empty() && queue.serve(u32::MAX).is_none() && queue.shed().is_none());
     assert_eq!((queue.len(), queue.tokens(), queue.flows()), (0, 0, 0));
 }
 
@@ -76,7 +76,7 @@ fn in_a_full_queue_interactive_displaces_the_newest_of_the_largest_batch_backlog
     queue.push(batch(0, 10), bounds, 0).expect("room");
     queue.push(batch(0, 10), bounds, 1).expect("room");
     queue.push(batch(1, 15), bounds, 2).expect("room");
-    assert_eq!(queue.push(batch(2, 1), bounds, 3).unwrap_err(), (Full::OfAll, 3));
+    assert_eq!(queue.push(batch(2, 100), bounds, 3).unwrap_err(), (Full::OfAll, 3));
     let displaced = |pushed: Result<Pushed<_, _>, _>| pushed.map(|it| it.displaced);
     assert_eq!(displaced(queue.push(interactive(2, 1), bounds, 4)), Ok(Some(1)));
     assert_eq!(displaced(queue.push(interactive(2, 1), bounds, 5)), Ok(Some(2)));
@@ -112,9 +112,9 @@ fn a_large_request_waits_for_its_seats_and_nobody_passes_it() {
     let mut queue = FairQueue::new();
     push(&mut queue, Ask { seats: 4, ..interactive(0, 5) }, 0);
     push(&mut queue, interactive(1, 5), 1);
-    assert!(queue.pop(3, |_, _| true).is_none());
+    assert!(queue.serve(3).is_none());
     assert_eq!(queue.len(), 2);
-    let served = queue.pop(4, |_, _| true).expect("its seats are free");
+    let served = queue.serve(4).expect("its seats are free");
     assert_eq!(served.value, 0);
 }
 
@@ -122,7 +122,7 @@ fn a_large_request_waits_for_its_seats_and_nobody_passes_it() {
 fn an_account_says_what_was_charged_to_whom() {
     let mut queue = FairQueue::new();
     push(&mut queue, batch(2, 70), 0);
-    let Served { account, .. } = queue.pop(1, |_, _| true).expect("one waits");
+    let Served { account, .. } = queue.serve(1).expect("one waits");
     let charged = (*account.tenant(), account.class(), account.weight(), account.tokens());
     assert_eq!(charged, (2, Priority::Batch, 3, 70));
     assert_eq!(queue.flows(), 1, "it runs");
@@ -149,7 +149,7 @@ fn who_took_more_than_expected_waits_longer_and_who_took_less_comes_sooner() {
         push(&mut queue, even(10), value);
         push(&mut queue, Ask { tenant: 1, ..even(10) }, 10 + value);
     }
-    let (first, other) = (queue.pop(1, |_, _| true).expect("waits"), queue.pop(1, |_, _| true).expect("waits"));
+    let (first, other) = (queue.serve(1).expect("waits"), queue.serve(1).expect("waits"));
     assert_eq!((first.value, other.value), (0, 10));
     queue.settle(first.account, 35);
     queue.settle(other.account, 5);
@@ -209,7 +209,7 @@ fn what_is_given_back_for_requests_before_an_absence_is_no_credit() {
     let mut queue = FairQueue::new();
     let even = |tenant, tokens| Ask { weight: 1, ..interactive(tenant, tokens) };
     push(&mut queue, even(1, 1000), 0);
-    let long = queue.pop(1, |_, _| true).expect("waits").account;
+    let long = queue.serve(1).expect("waits").account;
     for value in 0..200 {
         push(&mut queue, even(0, 10), value);
     }
@@ -231,7 +231,7 @@ fn what_is_given_back_counts_where_the_tenant_was_still_ahead() {
     push(&mut queue, even(1, 1000), 0);
     push(&mut queue, even(0, 10), 1);
     push(&mut queue, even(0, 10), 2);
-    let long = queue.pop(1, |_, _| true).expect("waits").account;
+    let long = queue.serve(1).expect("waits").account;
     assert_eq!(pop(&mut queue), Some(1));
     push(&mut queue, even(1, 10), 3);
     push(&mut queue, even(0, 10), 4);
@@ -262,7 +262,7 @@ fn many_tenants_that_come_once_leave_nothing_behind() {
     let mut queue = FairQueue::new();
     for tenant in 0..10_000 {
         push(&mut queue, interactive(tenant, 10), tenant);
-        let served = queue.pop(1, |_, _| true).expect("waits");
+        let served = queue.serve(1).expect("waits");
         queue.settle(served.account, [0, 10, 15][tenant % 3]);
         assert!(queue.flows() <= 1);
     }
@@ -421,7 +421,7 @@ impl World {
                 prop_assert_eq!(self.queue.remove(gone.ticket.clone()), Some(gone.value));
                 prop_assert_eq!(self.queue.remove(gone.ticket), None);
             }
-            Step::Pop(percent, free) => self.pop(percent, free, |_, _| true)?,
+            Step::Pop(percent, free) => self.pop(percent, free)?,
             Step::Settle(index) if !self.running.is_empty() => self.settle(index % self.running.len()),
             Step::Evict(tenant, keep) => {
                 let gone = self.queue.evict(&tenant, keep);
@@ -438,7 +438,7 @@ impl World {
         let value = self.values;
         self.values += 1;
         let (full, of_tenant) = (self.waiting.len() >= self.bounds.of_all, self.queue.len_of(&ask.tenant));
-        let victim = (full && ask.class == Priority::Interactive).then(|| self.victim()).flatten();
+        let victim = if full { self.victim(&ask) } else { None };
         let until = self.served + self.longest_wait(&ask);
         match self.queue.push(ask.clone(), self.bounds, value) {
             Err((reason, returned)) => {
@@ -461,12 +461,25 @@ impl World {
         Ok(())
     }
 
-    /// The newest of the tenant of which most tokens of batch wait.
-    fn victim(&self) -> Option<usize> {
-        let batch = || self.waiting.iter().filter(|it| it.class == Priority::Batch);
-        let tokens = |tenant| batch().filter(|it| it.tenant == tenant).map(|it| it.tokens).sum::<u64>();
-        let tenant = (0..TENANTS).max_by_key(|tenant| tokens(*tenant))?;
-        batch().rfind(|it| it.tenant == tenant).map(|it| it.value)
+    /// The newest of the tenant of which most tokens of batch wait; or else of
+    /// the one of its class that has more by weight than the asker will.
+    fn victim(&self, ask: &Ask<usize>) -> Option<usize> {
+        let of = |class, tenant| self.waiting.iter().filter(move |it| it.class == class && it.tenant == tenant);
+        let tokens = |class, tenant| of(class, tenant).map(|it| it.tokens).sum::<u64>();
+        let batch = (0..TENANTS).max_by_key(|tenant| tokens(Priority::Batch, *tenant))?;
+        if ask.class == Priority::Interactive
+            && let Some(shed) = of(Priority::Batch, batch).next_back()
+        {
+            return Some(shed.value);
+        }
+        let by_weight = |tokens: u64, tenant: usize| tokens / u64::from(WEIGHTS[tenant]);
+        let waits = |tenant: &usize| of(ask.class, *tenant).next().is_some();
+        let heaviest =
+            (0..TENANTS).filter(waits).max_by_key(|tenant| by_weight(tokens(ask.class, *tenant), *tenant))?;
+        let newest = of(ask.class, heaviest).next_back()?;
+        let left = by_weight(tokens(ask.class, heaviest) - newest.tokens, heaviest);
+        let own = (tokens(ask.class, ask.tenant) + ask.tokens) / u64::from(ask.weight);
+        (heaviest != ask.tenant && left > own).then_some(newest.value)
     }
 
     /// What may be served before a request that comes now has been.
@@ -484,7 +497,7 @@ impl World {
 
     fn pop(&mut self, percent: u64, free: u32) -> Result<(), TestCaseError> {
         let flows = self.queue.flows();
-        let Some(Served { value, account }) = self.queue.pop(free, |_, _| true) else {
+        let Some(Served { value, account }) = self.queue.serve(free) else {
             prop_assert!(self.waiting.is_empty() || free < 4, "there is work and room for it");
             prop_assert_eq!((self.queue.len(), self.queue.flows()), (self.waiting.len(), flows));
             return Ok(());
@@ -606,7 +619,7 @@ proptest! {
             push(&mut queue, interactive(tenant, 100), tenant);
         }
         for _ in 0..5000 {
-            let Served { value: tenant, account } = queue.pop(1, |_, _| true).expect("all wait always");
+            let Served { value: tenant, account } = queue.serve(1).expect("all wait always");
             push(&mut queue, interactive(tenant, 100), tenant);
             running.push_back((account, percents[tenant]));
             served[tenant] += percents[tenant];
@@ -636,7 +649,7 @@ proptest! {
         push(&mut queue, ask, 1);
         let mut before = 0;
         loop {
-            let Served { value, account } = queue.pop(1, |_, _| true).expect("it waits");
+            let Served { value, account } = queue.serve(1).expect("it waits");
             if value == 1 {
                 break;
             }

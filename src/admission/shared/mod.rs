@@ -109,14 +109,19 @@ impl Sharing {
         told: &mut bool,
     ) -> Result<std::convert::Infallible, Away> {
         let mut link = self.store.connect().await?;
-        let mut presence = self.appear(&mut link).await?;
+        let mut presence = self.store.appear(&mut link, false).await?;
         let mut appeared = Instant::now();
+        // Until all has been told that was used meanwhile, each keeps to its share.
+        tenants.append(&mut lock(&self.touched));
+        self.settle(&mut link, presence, began, tenants).await?;
+        self.there(presence);
         if std::mem::take(told) {
             info!(gateways = presence.gateways, "limits are shared again");
         }
         loop {
             if appeared.elapsed() >= APPEAR {
-                presence = self.appear(&mut link).await?;
+                presence = self.store.appear(&mut link, false).await?;
+                self.there(presence);
                 appeared = Instant::now();
             }
             tenants.append(&mut lock(&self.touched));
@@ -131,12 +136,10 @@ impl Sharing {
         }
     }
 
-    async fn appear(&self, link: &mut MultiplexedConnection) -> Result<Presence, Away> {
-        let presence = self.store.appear(link, false).await?;
+    fn there(&self, presence: Presence) {
         self.mode.set(presence.gateways);
         self.metrics.limits_shared(true);
         self.metrics.gateways(presence.gateways);
-        Ok(presence)
     }
 
     /// Reports what is due of the tenants.

@@ -14,11 +14,16 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
 local others = 0
-local kept = redis.call('HGETALL', KEYS[1])
+local kept = redis.pcall('HGETALL', KEYS[1])
+if kept.err then
+    -- Not ours.
+    redis.call('DEL', KEYS[1])
+    kept = {}
+end
 for i = 1, #kept, 2 do
     if kept[i] ~= gateway then
         local places, at = string.match(kept[i + 1], '^(%d+) (%d+)$')
-        if places and now - tonumber(at) < silent then
+        if places and math.abs(now - tonumber(at)) < silent then
             others = others + tonumber(places)
         else
             redis.call('HDEL', KEYS[1], kept[i])

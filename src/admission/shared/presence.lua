@@ -10,6 +10,8 @@ local silent = tonumber(ARGV[3])
 if silent > 0 then
     redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
     redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now - silent))
+    -- Said by a clock that has stepped back since.
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], string.format('(%.0f', now + silent), '+inf')
 else
     redis.call('ZREM', KEYS[1], ARGV[1])
 end

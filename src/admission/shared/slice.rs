@@ -27,12 +27,14 @@ const WANTED: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Default)]
 pub(in crate::admission) struct Slice {
-    /// Granted with the last word, and counted as used there.
+    /// Granted with the last word, and counted as used there until the next.
     lease: u64,
     /// Since the last report that was answered, less what came back.
     spent: i64,
     /// What of it the report says that is under way.
     sent: Option<i64>,
+    /// Its number; kept until there is an answer.
+    report: Option<u64>,
     /// What requests were charged, and would have been, since the last report.
     asked: u64,
     /// What the last one was charged.
@@ -61,8 +63,10 @@ struct Told {
 /// What a gateway says of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::admission) struct Report {
-    /// Used beyond what was granted; below zero, what of it was not used.
-    pub net: i64,
+    /// Names it; the same for one that is sent again since nobody answered.
+    pub number: u64,
+    /// Spent since the last answer; below zero, what came back.
+    pub spent: i64,
     /// What it would like to be granted at least; 0: nothing at all.
     pub wanted: u64,
     /// What was used while Redis was away, and is sliding out of the window.
@@ -170,27 +174,29 @@ impl Slice {
     pub(in crate::admission) fn report(&mut self, counted: u64, epoch: u64, now: Moment) -> Report {
         let wants = self.asked > 0 || now < self.wanted;
         let wanted = if wants { std::mem::take(&mut self.asked).max(1) } else { 0 };
-        let spent = u64::try_from(self.spent).unwrap_or(0);
-        let (net, before) = match self.told {
-            Some(told) if told.epoch == epoch && !self.apart => (self.spent.saturating_sub_unsigned(self.lease), 0),
-            Some(told) if told.epoch == epoch => (0_i64.saturating_sub_unsigned(self.lease), spent.min(counted)),
+        let apart = u64::try_from(self.spent).unwrap_or(0).min(counted);
+        let (spent, before) = match self.told {
+            Some(told) if told.epoch == epoch && !self.apart => (self.spent, 0),
+            Some(told) if told.epoch == epoch => (0, apart),
             None if !self.apart => (self.spent, 0),
             _ => (0, counted),
         };
         self.sent = Some(self.spent);
-        Report { net, wanted, before }
+        // Of this run of the gateway, no two reports of a limit begin at one time.
+        let number = *self.report.get_or_insert(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        Report { number, spent, wanted, before }
     }
 
     pub(in crate::admission) fn granted(&mut self, grant: Grant, epoch: u64, now: Moment) {
         self.spent -= self.sent.take().unwrap_or(0);
+        self.report = None;
         self.lease = grant.granted;
         self.apart = false;
         self.told =
             Some(Told { at: now, remaining: grant.remaining, some: now + grant.wait, all: now + grant.reset, epoch });
     }
 
-    /// There was no answer. What was said is said again, though Redis may have
-    /// heard it: twice counted is better than not at all.
+    /// There was no answer, and it will be said again.
     pub(in crate::admission) fn unanswered(&mut self) {
         self.sent = None;
     }

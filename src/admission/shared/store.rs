@@ -130,8 +130,9 @@ impl Store {
             Due::Window { index, limit, report: said } => {
                 let (kind, period) = WINDOWS[index];
                 let mut call = self.call(&self.scripts.window, &self.account(kind, report));
-                call.arg(epoch).arg(limit).arg(micros(period)).arg(said.net);
+                call.arg(epoch).arg(limit).arg(micros(period)).arg(said.spent);
                 call.arg(gateways).arg(said.wanted).arg(micros(AHEAD)).arg(said.before);
+                call.arg(&self.gateway).arg(said.number);
                 call
             }
             Due::Places { limit, running, wants } => {

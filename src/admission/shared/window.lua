@@ -2,23 +2,43 @@
 -- period, in the one before, and what is owed. Times are in microseconds.
 --
 -- KEYS[1] the window; KEYS[2] names the state that it belongs to
--- ARGV    state, limit, period, used (below zero: given back), gateways,
+-- ARGV    state, limit, period, used since the last answer (below zero: given
+--         back), gateways,
 --         how much is wanted (0: no grant), how far the grant looks ahead,
---         used without a word and sliding out since
+--         used without a word and sliding out since, the gateway, and which of
+--         its reports it is: one that is sent again has the same number, and
+--         what was counted of it is not counted twice
 -- answers {1, granted, remaining, until there is some, until there is all},
 --         or {0}: the state is another one
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
     return {0}
 end
-local limit, period, net = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local limit, period, spent = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local gateways, wanted, ahead = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local before = tonumber(ARGV[8])
+local before, gateway, report = tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
-local kept = redis.call('HMGET', KEYS[1], 'start', 'used', 'before', 'debt')
-local window = {start = tonumber(kept[1]) or now}
+local kept = redis.pcall('HMGET', KEYS[1], 'start', 'used', 'before', 'debt', gateway)
+if kept.err then
+    -- Not ours.
+    redis.call('DEL', KEYS[1])
+    kept = {}
+end
+-- A clock that steps back does not keep a limit used up.
+local window = {start = math.min(tonumber(kept[1]) or now, now)}
 window.used, window.before, window.debt = tonumber(kept[2]) or 0, tonumber(kept[3]) or 0, tonumber(kept[4]) or 0
+
+-- What the gateway has said last, and what it was granted then.
+local known, said, lease = string.match(kept[5] or '', '^(%d+) (%-?%d+) (%d+)$')
+local net = spent - (tonumber(lease) or 0)
+if known == report then
+    if before > 0 then
+        before = math.max(0, before - tonumber(said))
+    else
+        net = net - tonumber(said)
+    end
+end
 
 local function roll(w, at)
     local passed = math.floor((at - w.start) / period)
@@ -92,10 +112,10 @@ if remaining == 0 then
     some = math.max(at, w.start + period * math.min(slid, 1) + 1) - now
 end
 
-local spent = window.used + window.debt
+local owed = window.used + window.debt
 local periods = 0
-if spent > 0 then
-    periods = 1 + math.ceil(spent / limit)
+if owed > 0 then
+    periods = 1 + math.ceil(owed / limit)
 elseif window.before > 0 then
     periods = 1
 end
@@ -106,8 +126,13 @@ else
     local function text(number)
         return string.format('%.0f', number)
     end
+    if redis.call('HLEN', KEYS[1]) > 128 then
+        -- Gateways that came and went.
+        redis.call('DEL', KEYS[1])
+    end
     redis.call('HSET', KEYS[1], 'start', text(window.start), 'used', text(window.used),
-        'before', text(window.before), 'debt', text(window.debt))
+        'before', text(window.before), 'debt', text(window.debt),
+        gateway, report .. ' ' .. text(spent + tonumber(ARGV[8])) .. ' ' .. text(granted))
     redis.call('PEXPIRE', KEYS[1], math.ceil(math.min(all, 86400000000) / 1000) + 1000)
 end
 return {1, granted, remaining, math.ceil(some), math.ceil(all)}

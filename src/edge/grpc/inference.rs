@@ -65,7 +65,9 @@ impl pb::inference_server::Inference for Inference {
         let caller = caller(&request)?;
         let models = self.gateway.models(&caller.tenant).into_iter();
         let models = models.map(|card| pb::Model { id: card.name.to_string(), created: unix(card.created) }).collect();
-        Ok(Response::new(pb::ListModelsResponse { models }))
+        let mut response = Response::new(pb::ListModelsResponse { models });
+        status::tell(response.metadata_mut(), self.gateway.standing(&caller, None));
+        Ok(response)
     }
 }
 

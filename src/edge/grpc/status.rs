@@ -9,6 +9,9 @@ use crate::types::{Error, ErrorKind, GenerationId};
 
 pub(super) const GENERATION_ID: &str = "x-generation-id";
 pub(super) const ERROR_CODE: &str = "tenantry-error-code";
+/// Which limit was hit.
+const LIMIT: &str = "tenantry-limit";
+const SHOULD_RETRY: &str = "x-should-retry";
 const ERROR_PARAM: &str = "tenantry-error-param";
 const RETRY_AFTER: &str = "retry-after";
 
@@ -41,7 +44,15 @@ pub(super) fn code(kind: ErrorKind) -> Code {
 /// read. The error's detail stays with the log.
 pub(super) fn status(error: &Error, generation: Option<GenerationId>) -> Status {
     let mut metadata = MetadataMap::new();
-    metadata.insert(ERROR_CODE, MetadataValue::from_static(error.code().unwrap_or(error.kind().as_str())));
+    let mut code_told = error.code().unwrap_or(error.kind().as_str());
+    if let ErrorKind::LimitExceeded(limit) = error.kind() {
+        metadata.insert(LIMIT, MetadataValue::from_static(limit.as_str()));
+        if limit.is_budget() {
+            code_told = "insufficient_quota";
+            metadata.insert(SHOULD_RETRY, MetadataValue::from_static("false"));
+        }
+    }
+    metadata.insert(ERROR_CODE, MetadataValue::from_static(code_told));
     if let Some(id) = generation {
         metadata.insert(GENERATION_ID, id_value(id));
     }
@@ -126,8 +137,21 @@ mod tests {
             let headers = status.into_http::<()>().into_parts().0.headers;
             assert_eq!(headers[ERROR_CODE], name, "{kind:?}");
             assert!(headers.values().all(|value| !value.as_bytes().windows(8).any(|text| text == b"worker-7")));
-            assert_eq!(headers.len(), 4, "content type, status, message and code, nothing else: {headers:?}");
+            let limit = usize::from(matches!(kind, ErrorKind::LimitExceeded(_)));
+            assert_eq!(
+                headers.len(),
+                4 + limit,
+                "content type, status, message, code and limit, nothing else: {headers:?}"
+            );
         }
+    }
+
+    #[test]
+    fn a_budget_that_is_used_up_is_not_a_rate() {
+        let status = status(&Error::new(ErrorKind::LimitExceeded(Limit::TokensPerMonth), "text"), None);
+        let read = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
+        assert_eq!((read(ERROR_CODE), read(LIMIT)), (Some("insufficient_quota"), Some("tokens_per_month")));
+        assert_eq!(read(SHOULD_RETRY), Some("false"));
     }
 
     #[test]

@@ -131,6 +131,7 @@ async fn every_answer_says_how_its_receiver_stands_with_its_limits() {
     assert_eq!(metadata(&status, "tenantry-error-code"), Some("rate_limit_exceeded"));
     assert_eq!(metadata(&status, "x-ratelimit-limit-requests"), Some("2"));
     assert_eq!(metadata(&status, "x-ratelimit-remaining-requests"), Some("0"));
+    assert_eq!(metadata(&status, "tenantry-limit"), Some("requests_per_minute"));
     let reset = metadata(&status, "x-ratelimit-reset-requests").expect("when all is there again");
     assert!(reset.starts_with("1m") && reset.ends_with('s'), "{reset}");
     let wait: u64 = metadata(&status, "retry-after").and_then(|wait| wait.parse().ok()).expect("seconds");

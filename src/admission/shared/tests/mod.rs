@@ -4,6 +4,7 @@
 mod scripts;
 mod simulated;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::slice::{AHEAD, Grant, Report};
@@ -11,27 +12,53 @@ use crate::admission::window::{Moment, Window};
 
 /// The state that gateways share of one limit.
 #[derive(Debug, Default)]
-struct Whole(Window);
+struct Whole {
+    window: Window,
+    /// Of each gateway the number of its last report, what it said and what it was granted.
+    gateways: BTreeMap<usize, (u64, i64, u64)>,
+}
 
 impl Whole {
-    fn report(&mut self, report: Report, limit: u64, period: Duration, gateways: u32, now: Moment) -> Grant {
-        if report.net > 0 {
-            self.0.charge(report.net.unsigned_abs(), limit, period, now);
-        } else {
-            self.0.charge(0, limit, period, now);
-            self.0.refund(report.net.unsigned_abs(), now, limit, period, now);
+    fn report(
+        &mut self,
+        gateway: usize,
+        report: Report,
+        limit: u64,
+        period: Duration,
+        gateways: u32,
+        now: Moment,
+    ) -> Grant {
+        let known = self.gateways.get(&gateway).copied();
+        let (_, _, lease) = known.unwrap_or_default();
+        let (mut net, mut before) = (report.spent.saturating_sub_unsigned(lease), report.before);
+        if let Some((_, said, _)) = known.filter(|(number, ..)| *number == report.number) {
+            if before > 0 {
+                before = before.saturating_add_signed(-said);
+            } else {
+                net -= said;
+            }
         }
-        if report.before > 0 {
-            self.0 = self.0.sliding(report.before, limit, period, now);
+        let window = &mut self.window;
+        window.charge(u64::try_from(net).unwrap_or(0), limit, period, now);
+        if net < 0 {
+            window.refund(net.unsigned_abs(), now, limit, period, now);
+        }
+        if before > 0 {
+            *window = window.sliding(before, limit, period, now);
         }
         let mut granted = 0;
         if report.wanted > 0 {
-            let left = self.0.allowance(limit, period, now + AHEAD).remaining;
+            let left = window.allowance(limit, period, now + AHEAD).remaining;
             granted = left.div_ceil(gateways.into()).max(report.wanted).min(left);
-            self.0.charge(granted, limit, period, now);
+            window.charge(granted, limit, period, now);
         }
-        let told = self.0.allowance(limit, period, now);
-        let wait = if told.remaining == 0 { self.0.wait(limit, period, now) } else { Duration::ZERO };
+        let said = report.spent.saturating_add_unsigned(report.before);
+        self.gateways.insert(gateway, (report.number, said, granted));
+        let told = window.allowance(limit, period, now);
+        let wait = if told.remaining == 0 { window.wait(limit, period, now) } else { Duration::ZERO };
+        if told.reset.is_zero() {
+            self.gateways.clear();
+        }
         Grant { granted, remaining: told.remaining, wait, reset: told.reset }
     }
 }

@@ -68,19 +68,24 @@ fn clock(now: Moment) -> (u64, u32) {
     (1_800_000_000 + now.as_secs(), now.subsec_micros())
 }
 
-fn steps() -> impl Strategy<Value = Vec<(u64, i64, u64, u64)>> {
+fn steps() -> impl Strategy<Value = Vec<(u64, Report, usize)>> {
     let passed = prop_oneof![3 => 0..2_000_000_u64, 1 => 0..200_000_000_u64];
-    let net = prop_oneof![3 => -20..60_i64, 1 => -2_000..2_000_i64];
+    let spent = prop_oneof![3 => -20..60_i64, 1 => -2_000..2_000_i64];
     let wanted = prop_oneof![Just(0), 1..50_u64];
     let before = prop_oneof![4 => Just(0), 1 => 1..300_u64];
-    prop::collection::vec((passed, net, wanted, before), 1..40)
+    // Few numbers, so that some come twice.
+    let report = (0..3_u64, spent, wanted, before).prop_map(|(number, spent, wanted, before)| {
+        let spent = if before > 0 { 0 } else { spent };
+        Report { number, spent, wanted, before }
+    });
+    prop::collection::vec((passed, report, 0..3_usize), 1..40)
 }
 
 #[test]
 fn the_window_is_the_same_in_redis() {
     let (server, runtime) = (Server::start(), runtime());
     let mut link = runtime.block_on(server.connect());
-    let script = redis::Script::new(&told_the_time(WINDOW, 9));
+    let script = redis::Script::new(&told_the_time(WINDOW, 11));
     runtime.block_on(redis::cmd("SET").arg("state").arg(7).exec_async(&mut link)).expect("set");
     let run = std::cell::Cell::new(0);
     let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
@@ -89,13 +94,13 @@ fn the_window_is_the_same_in_redis() {
         run.set(run.get() + 1);
         let mut link = link.clone();
         let (mut whole, mut now) = (Whole::default(), Duration::ZERO);
-        for (passed, net, wanted, before) in steps {
+        for (passed, report, gateway) in steps {
             now += Duration::from_micros(passed);
-            let expected = whole.report(Report { net, wanted, before }, limit, period, gateways, now);
+            let expected = whole.report(gateway, report, limit, period, gateways, now);
             let (seconds, micros) = clock(now);
             let mut call = script.key(format!("window-{}", run.get()));
-            call.key("state").arg(7).arg(limit).arg(period.as_micros() as u64).arg(net);
-            call.arg(gateways).arg(wanted).arg(AHEAD.as_micros() as u64).arg(before).arg(seconds).arg(micros);
+            call.key("state").arg(7).arg(limit).arg(period.as_micros() as u64).arg(report.spent);
+            call.arg(gateways).arg(report.wanted).arg(AHEAD.as_micros() as u64).arg(report.before).arg(format!("g{gateway}")).arg(report.number).arg(seconds).arg(micros);
             let told: Vec<u64> = runtime.block_on(call.invoke_async(&mut link)).expect("an answer");
             prop_assert_eq!(&told[..3], &[1, expected.granted, expected.remaining]);
             let near = |told: u64, expected: Duration| told.abs_diff(expected.as_micros() as u64) <= 2;
@@ -105,11 +110,37 @@ fn the_window_is_the_same_in_redis() {
     });
     let mut call = script.key("window");
     call.key("state").arg(8);
-    for _ in 0..9 {
+    for _ in 0..11 {
         call.arg(1);
     }
     let other: Vec<u64> = runtime.block_on(call.invoke_async(&mut link)).expect("an answer");
     assert_eq!(other, [0], "counted in a state that is gone");
+}
+
+/// As it does where Redis fails over to a machine with another clock.
+#[test]
+fn a_clock_that_steps_back_keeps_no_limit_used_up() {
+    let (server, runtime) = (Server::start(), runtime());
+    runtime.block_on(async {
+        let mut link = server.connect().await;
+        let mut other = link.clone();
+        let script = redis::Script::new(&told_the_time(WINDOW, 11));
+        redis::cmd("SET").arg("state").arg(7).exec_async(&mut link).await.expect("set");
+        let mut ask = async |spent: i64, number: u64, seconds: u64| -> Vec<u64> {
+            let mut call = script.key("window");
+            call.key("state").arg(7).arg(10).arg(60_000_000).arg(spent).arg(1).arg(0).arg(0).arg(0);
+            call.arg("one").arg(number).arg(1_800_000_000 + seconds).arg(0).invoke_async(&mut link).await.expect("told")
+        };
+        assert_eq!(ask(10, 1, 7_200).await[2], 0);
+        // An hour and a half back.
+        let told = ask(0, 2, 1_800).await;
+        assert_eq!((told[2], told[3] <= 60_100_000, told[4] <= 120_000_000), (0, true, true), "{told:?}");
+        assert_eq!(ask(0, 3, 1_800 + 90).await[2], 5);
+        assert_eq!(ask(0, 4, 1_800 + 121).await[2], 10);
+        // What somebody else keeps there is in nobody's way.
+        redis::cmd("SET").arg("window").arg("text").exec_async(&mut other).await.expect("set");
+        assert_eq!(ask(3, 5, 2_000).await[2], 7);
+    });
 }
 
 #[test]

@@ -19,6 +19,8 @@ struct Simulation {
     step: u32,
     /// Whether Redis is there.
     there: bool,
+    /// Whether some of its answers are lost.
+    loses_answers: bool,
 }
 
 #[derive(Default)]
@@ -28,6 +30,8 @@ struct Gateway {
     running: Vec<(u32, Tokens, Charged)>,
     admitted: u64,
     refused: u64,
+    /// Whether all has been told since Redis was away.
+    settled: bool,
     /// Tokens that were really used.
     used: u64,
     /// Requests that have come, in parts of one.
@@ -36,13 +40,14 @@ struct Gateway {
 
 impl Simulation {
     fn new(limits: Limits, gateways: usize) -> Self {
-        let gateways = (0..gateways).map(|_| Gateway::default()).collect();
-        Self { limits, gateways, wholes: Default::default(), epoch: 1, step: 0, there: true }
+        let gateways = (0..gateways).map(|_| Gateway { settled: true, ..Gateway::default() }).collect();
+        Self { limits, gateways, wholes: Default::default(), epoch: 1, step: 0, there: true, loses_answers: false }
     }
 
-    fn now(&self) -> Now {
+    fn now(&self, gateway: usize) -> Now {
         let gateways = self.gateways.len() as u32;
-        let mode = if self.there { Mode::Shared { gateways } } else { Mode::Apart { gateways } };
+        let shared = self.gateways[gateway].settled;
+        let mode = if shared { Mode::Shared { gateways } } else { Mode::Apart { gateways } };
         Now { moment: STEP * self.step, time: SystemTime::UNIX_EPOCH, mode }
     }
 
@@ -70,7 +75,7 @@ impl Simulation {
     /// A request that is expected to use `reserved`, and takes `output` tokens
     /// and as many steps.
     fn ask(&mut self, gateway: usize, reserved: Tokens, output: u64) -> bool {
-        let now = self.now();
+        let now = self.now(gateway);
         let Gateway { account, running, admitted, refused, used, .. } = &mut self.gateways[gateway];
         let refusal = account.refusals(&self.limits, now).next();
         if let Some((limit, ..)) = refusal {
@@ -88,23 +93,29 @@ impl Simulation {
 
     fn advance(&mut self) {
         self.step += 1;
-        let now = self.now();
         let count = self.gateways.len() as u32;
-        for (index, gateway) in self.gateways.iter_mut().enumerate() {
+        for place in 0..self.gateways.len() {
+            let (now, lost) = (self.now(place), self.loses_answers && self.step.is_multiple_of(7));
+            let gateway = &mut self.gateways[place];
             let ended = gateway.running.extract_if(.., |(end, ..)| *end <= self.step);
             for (_, left, charged) in ended {
                 gateway.account.end(&self.limits, left, charged, now);
             }
+            if lost && !gateway.answers.is_empty() {
+                gateway.answers.clear();
+                gateway.account.unanswered();
+            }
             for answer in gateway.answers.drain(..) {
                 gateway.account.answered(answer, self.epoch, now);
+                gateway.settled = true;
             }
             // Each at steps of its own.
-            if !self.there || (self.step + index as u32 * 2) % TICK != 0 {
+            if !self.there || (self.step + place as u32 * 2) % TICK != 0 {
                 continue;
             }
             gateway.account.due(self.epoch, false, now, |due| {
                 if let Due::Window { index, limit, report } = due {
-                    let grant = self.wholes[index].report(report, limit, WINDOWS[index].1, count, now.moment);
+                    let grant = self.wholes[index].report(place, report, limit, WINDOWS[index].1, count, now.moment);
                     gateway.answers.push(Answer::Window { index, grant });
                 }
             });
@@ -118,6 +129,7 @@ impl Simulation {
         for gateway in &mut self.gateways {
             gateway.answers.clear();
             gateway.account.unanswered();
+            gateway.settled = false;
         }
     }
 
@@ -263,6 +275,52 @@ fn a_gateway_that_was_cut_off_pays_for_what_it_used() {
 }
 
 #[test]
+fn who_is_far_from_its_limit_is_refused_nothing_when_redis_comes_back() {
+    let mut simulation = Simulation::new(of(Limit::RequestsPerMinute, 600), 3);
+    for _ in 0..3 {
+        simulation.run(60, &[0.3; 3]);
+        simulation.down();
+        simulation.run(1_200, &[0.3; 3]);
+        simulation.up();
+    }
+    simulation.run(60, &[0.3; 3]);
+    let refused: u64 = simulation.gateways.iter().map(|gateway| gateway.refused).sum();
+    assert_eq!(refused, 0);
+}
+
+#[test]
+fn answers_that_are_lost_change_nothing() {
+    let mut simulation = Simulation::new(of(Limit::OutputTokensPerMinute, 30_000), 3);
+    simulation.loses_answers = true;
+    let mut used = |minutes: u32| {
+        let before: u64 = simulation.gateways.iter().map(|gateway| gateway.used).sum();
+        simulation.run(60 * minutes, &[30.0; 3]);
+        simulation.gateways.iter().map(|gateway| gateway.used).sum::<u64>() - before
+    };
+    near(used(1), 30_000, 0);
+    near(used(10), 300_000, 0);
+}
+
+#[test]
+fn a_limit_that_is_changed_is_not_changed_back_by_what_runs() {
+    let mut simulation = Simulation::new(of(Limit::RequestsPerMinute, 6_000), 3);
+    simulation.run(5, &[20.0; 3]);
+    let old = std::mem::replace(&mut simulation.limits, of(Limit::RequestsPerMinute, 60));
+    // Until what was used under the old one is paid.
+    simulation.run(400, &[20.0; 3]);
+    let mut admitted = simulation.admitted();
+    for _ in 0..60 {
+        // A request from before ends, and knows the old limits.
+        let now = simulation.now(0);
+        let account = &mut simulation.gateways[0].account;
+        account.charge_more(&old, Tokens { input: 0, output: 64 }, now);
+        simulation.run(1, &[20.0; 3]);
+    }
+    admitted = simulation.admitted() - admitted;
+    near(admitted, 60, 3);
+}
+
+#[test]
 fn parts_are_forgotten_when_nothing_is_used_any_more() {
     let mut simulation = Simulation::new(of(Limit::RequestsPerMinute, 600), 3);
     simulation.run(5, &[10.0; 3]);
@@ -270,6 +328,6 @@ fn parts_are_forgotten_when_nothing_is_used_any_more() {
     simulation.run(130, &[0.0; 3]);
     assert!(simulation.gateways.iter().all(|gateway| !gateway.account.has_parts()));
     // What was granted is with the others again.
-    let now = simulation.now().moment;
-    assert_eq!(simulation.wholes[1].0.allowance(600, Duration::from_secs(60), now).remaining, 600);
+    let now = simulation.now(0).moment;
+    assert_eq!(simulation.wholes[1].window.allowance(600, Duration::from_secs(60), now).remaining, 600);
 }

@@ -83,6 +83,11 @@ async fn set(api: &Api, tenant: &str, of: LimitsOf, request: Request) -> Result<
     if let Some(name) = zero {
         return Err(Failure::invalid(&format!("`{name}` is at least 1; leave it out for no limit.")));
     }
+    let mut set = Limit::ALL.into_iter().filter_map(|limit| Some((limit.as_str(), limits.of(limit)?)));
+    let sizes = sizes.into_iter().filter_map(|(name, most)| Some((name, most?)));
+    if let Some((name, _)) = set.by_ref().chain(sizes).find(|(_, most)| *most > Limits::MOST) {
+        return Err(Failure::invalid(&format!("`{name}` is at most {}.", Limits::MOST)));
+    }
     api.gateway()?.set_limits(&TenantId::new(tenant), of, Some(limits)).await?;
     told(api, tenant)
 }
