@@ -336,6 +336,11 @@ impl Permit {
         self.read.clone()
     }
 
+    /// Its place at the workers is free for another: nobody reads the answer.
+    pub fn leave_place(&mut self) {
+        self.seat = None;
+    }
+
     /// What the request has used so far, of both kinds, as far as it is known
     /// now. What is more than was charged is charged.
     pub fn used(&mut self, input: u64, output: u64) {

@@ -242,3 +242,18 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_prompt_that_a_worker_has_read_is_charged_and_one_that_none_has_is_not() {
+    let limits =
+        Limits { input_tokens_per_minute: Some(100), output_tokens_per_minute: Some(100), ..Limits::default() };
+    let (admission, acme) = (Admission::default(), caller("acme", limits.clone()));
+    let left = || -> BTreeMap<_, _> { admission.left(&acme.tenant.id, &Scope::Tenant, &limits).into_iter().collect() };
+    drop(admission.admit(&acme, &model(), SMALL).expect("within its limits"));
+    assert_eq!((left()[&Limit::InputTokensPerMinute], left()[&Limit::OutputTokensPerMinute]), (100, 100));
+
+    let permit = admission.admit(&acme, &model(), SMALL).expect("within its limits");
+    permit.read().store(true, Ordering::Relaxed);
+    drop(permit);
+    assert_eq!((left()[&Limit::InputTokensPerMinute], left()[&Limit::OutputTokensPerMinute]), (90, 100));
+}

@@ -25,6 +25,9 @@ use crate::pool::{EventSource, Lease, Outcome};
 use crate::telemetry::StreamGauge;
 use crate::types::{Error, Event, Finish};
 
+/// A reader that has not come for so long stands still.
+const STANDS_STILL: Duration = Duration::from_secs(1);
+
 /// Yields events in [`Event`]'s order, then `None`; or one `Err`, then `None`.
 pub struct EventStream {
     shared: Arc<Mutex<Shared>>,
@@ -40,6 +43,8 @@ struct Shared {
     /// What a limit ended the stream with, until it is told.
     cut: Option<Error>,
     reader: Option<Waker>,
+    /// When the reader was given an event and has not come for the next.
+    idle: Option<Instant>,
     record: Record,
 }
 
@@ -86,7 +91,14 @@ impl EventStream {
             last_token: Instant::now(),
         };
         let (first, running) = (Some(attempt.first), Some(running));
-        let shared = Arc::new(Mutex::new(Shared { first, running, cut: None, reader: None, record }));
+        let shared = Arc::new(Mutex::new(Shared {
+            first,
+            running,
+            cut: None,
+            reader: None,
+            idle: Some(Instant::now()),
+            record,
+        }));
         let limit = tasks.spawn(limits.keep(shared.clone()));
         Self { shared, _limit: AbortOnDropHandle::new(limit) }
     }
@@ -97,6 +109,7 @@ impl Stream for EventStream {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let shared = &mut *lock(&self.shared);
+        shared.idle = Some(Instant::now());
         if let Some(first) = shared.first.take() {
             return Poll::Ready(Some(Ok(first)));
         }
@@ -129,6 +142,7 @@ impl Stream for EventStream {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                shared.idle = None;
                 match &mut shared.reader {
                     Some(reader) => reader.clone_from(cx.waker()),
                     reader => *reader = Some(cx.waker().clone()),
@@ -163,6 +177,15 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 // === impl Shared ===
 
 impl Shared {
+    /// A stream that nobody reads takes no steps at its worker, and has no place
+    /// among those that do: others may have it.
+    fn give_way(&mut self) {
+        let stands = self.idle.is_some_and(|since| since.elapsed() >= STANDS_STILL);
+        if let Some(running) = self.running.as_mut().filter(|_| stands) {
+            running.permit.leave_place();
+        }
+    }
+
     fn end(&mut self, finish: Finish, error: Option<&Error>) {
         self.running = None;
         self.record.ended(finish, error);
@@ -174,9 +197,16 @@ impl Shared {
 impl Limits {
     /// Waits for the first limit that is reached, and ends the stream.
     async fn keep(self, shared: Arc<Mutex<Shared>>) {
+        let looking = async {
+            loop {
+                tokio::time::sleep(STANDS_STILL).await;
+                lock(&shared).give_way();
+            }
+        };
         let (finish, error) = tokio::select! {
             () = self.cut_off.cancelled() => (Finish::Drained, failure::shutting_down()),
             () = tokio::time::sleep_until(self.deadline) => (Finish::Deadline, failure::deadline(self.timeout)),
+            () = looking => return,
         };
         let reader = {
             let mut shared = lock(&shared);

@@ -1,8 +1,9 @@
 //! Whether a worker that fails is asked again. Pure: time is passed in.
 //!
 //! Closed: it is asked, and failures in a row are counted. Open: it is not
-//! asked until its time is up. Half open: one request is let through, and its
-//! end decides. What counts is how a generation ends, not how it begins.
+//! asked until its time is up. Half open: one request is let through. With its
+//! first event the worker is asked again, since an answer may take minutes; but
+//! what counts is how a generation ends, and one that fails opens it at once.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub(super) struct Breaker(State);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Closed { failures: u32 },
+    Closed { failures: u32, pause: Duration },
     Open { until: Instant, pause: Duration },
     HalfOpen { pause: Duration, since: Instant },
 }
@@ -37,8 +38,14 @@ pub enum Outcome {
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self(State::Closed { failures: 0 })
+        Self(State::CLOSED)
     }
+}
+
+// === impl State ===
+
+impl State {
+    const CLOSED: Self = Self::Closed { failures: 0, pause: SHORTEST };
 }
 
 impl Breaker {
@@ -62,13 +69,20 @@ impl Breaker {
         }
     }
 
+    /// A request has its first event.
+    pub(super) fn answers(&mut self) {
+        if let State::HalfOpen { pause, .. } = self.0 {
+            self.0 = State::Closed { failures: FAILURES - 1, pause: (pause * 2).min(LONGEST) };
+        }
+    }
+
     pub(super) fn end(&mut self, outcome: Outcome, now: Instant) {
         self.0 = match (self.0, outcome) {
-            (_, Outcome::Succeeded) => State::Closed { failures: 0 },
-            (State::Closed { failures }, Outcome::Failed) if failures + 1 < FAILURES => {
-                State::Closed { failures: failures + 1 }
+            (_, Outcome::Succeeded) => State::CLOSED,
+            (State::Closed { failures, pause }, Outcome::Failed) if failures + 1 < FAILURES => {
+                State::Closed { failures: failures + 1, pause }
             }
-            (State::Closed { .. }, Outcome::Failed) => State::Open { until: now + SHORTEST, pause: SHORTEST },
+            (State::Closed { pause, .. }, Outcome::Failed) => State::Open { until: now + pause, pause },
             (State::HalfOpen { pause, .. }, Outcome::Failed) => {
                 let pause = (pause * 2).min(LONGEST);
                 State::Open { until: now + pause, pause }
@@ -109,7 +123,7 @@ mod tests {
         breaker.begin(after(start, 1_000));
         assert!(!breaker.admits(after(start, 1_001)), "one trial at a time");
         breaker.end(Outcome::Succeeded, after(start, 1_500));
-        assert_eq!(breaker.0, State::Closed { failures: 0 });
+        assert_eq!(breaker.0, State::CLOSED);
     }
 
     #[test]
@@ -131,6 +145,28 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_that_answers_lets_others_in_and_fails_for_all_of_them() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::default();
+        (0..3).for_each(|_| breaker.end(Outcome::Failed, now));
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            now += Duration::from_secs(pause);
+            assert!(breaker.admits(now), "{pause} seconds");
+            breaker.begin(now);
+            assert!(!breaker.admits(now));
+            breaker.answers();
+            assert!(breaker.admits(now), "its answer may take minutes");
+            breaker.end(Outcome::Failed, now);
+            assert!(!breaker.admits(now));
+        }
+        now += LONGEST;
+        breaker.begin(now);
+        breaker.answers();
+        breaker.end(Outcome::Succeeded, now);
+        assert_eq!(breaker.0, State::CLOSED);
+    }
+
+    #[test]
     fn a_trial_that_never_ends_is_followed_by_another() {
         let now = Instant::now();
         let mut breaker = Breaker::default();
@@ -143,7 +179,7 @@ mod tests {
     proptest! {
         /// Whatever happens, a worker that answers again is asked again.
         #[test]
-        fn it_never_stays_away_for_longer_than_its_longest_pause(steps in prop::collection::vec((0_u8..4, 0_u64..40_000), 0..60)) {
+        fn it_never_stays_away_for_longer_than_its_longest_pause(steps in prop::collection::vec((0_u8..5, 0_u64..40_000), 0..60)) {
             let mut now = Instant::now();
             let mut breaker = Breaker::default();
             for (step, millis) in steps {
@@ -152,6 +188,7 @@ mod tests {
                     0 => breaker.end(Outcome::Failed, now),
                     1 => breaker.end(Outcome::SaysNothing, now),
                     2 => breaker.end(Outcome::Succeeded, now),
+                    3 => breaker.answers(),
                     _ if breaker.admits(now) => breaker.begin(now),
                     _ => {}
                 }

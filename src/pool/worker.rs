@@ -382,6 +382,7 @@ impl Lease {
     pub fn began(&mut self, prompt_tokens: Option<u32>) {
         self.prompt_tokens = prompt_tokens.unwrap_or(self.prompt_tokens);
         self.worker.load.prompt_read(&mut self.held);
+        self.worker.breaker().answers();
     }
 
     /// So many more tokens were generated.

@@ -134,6 +134,39 @@ async fn usage_is_summed_and_budgets_survive_a_restart() {
     server.stop().await;
 }
 
+/// A client that goes before the first token has had its prompt read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_was_read_counts_though_nobody_waits_for_its_answer() {
+    let limits = "limits = { input_tokens_per_minute = 100000, output_tokens_per_minute = 100000 }";
+    Server::with_config(&quickstart_like(&tenant("small", limits)), |server| async move {
+        let prompt: Vec<u32> = (0..1_900).map(|token| 1_000 + token).collect();
+        let body = json!({ "model": "base", "prompt": prompt, "max_tokens": 50, "ignore_eos": true });
+        let asking = tokio::spawn({
+            let server = server.clone();
+            async move { server.post("small", "/v1/completions", &body).await.status() }
+        });
+        let since = Instant::now();
+        while server.held().sequences == 0 {
+            assert!(since.elapsed() < Duration::from_secs(20), "a worker has it");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        asking.abort();
+        assert!(asking.await.is_err(), "it has not been answered");
+        server.nothing_held().await;
+        let (_, told) = admin(&server, reqwest::Method::GET, "tenants/small/limits", None).await;
+        let left = &told["limits"][0]["remaining"];
+        assert_eq!(left["input_tokens_per_minute"], json!(98_100), "{told}");
+        assert_eq!(left["output_tokens_per_minute"], json!(100_000), "{told}");
+        let usage: Value = server.get("small", "/v1/usage").await.json().await.expect("JSON");
+        let line = &usage["data"][0];
+        assert_eq!(
+            (&line["requests"], &line["input_tokens"], &line["output_tokens"]),
+            (&json!(1), &json!(1_900), &json!(0))
+        );
+    })
+    .await;
+}
+
 /// One seat, one tenant that floods it, and one that comes now and then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_one_tenant_does_not_keep_another_waiting() {

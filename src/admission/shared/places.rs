@@ -69,3 +69,42 @@ impl Places {
         running == 0 && self.granted == 0 && !self.under_way && now >= self.wanted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_gateway_has_its_share_until_it_is_granted_more_and_again_when_it_was_silent() {
+        let mut places = Places::default();
+        assert_eq!((places.room(10, 3, SECOND), places.room(2, 3, SECOND)), (3, 1));
+        assert_eq!(places.due(0, SECOND), None, "nothing to say");
+        assert_eq!(places.due(1, SECOND), Some(SECOND));
+        assert!(places.report(1, SECOND), "it wants more than it runs");
+        assert_eq!(places.due(1, SECOND), None, "one report at a time");
+        places.granted(4, 6, SECOND);
+        assert_eq!(places.room(10, 3, SECOND), 4 + 2);
+        assert_eq!(places.due(1, SECOND), Some(SECOND * 2), "there is enough");
+        assert_eq!(places.due(4, SECOND), Some(SECOND + QUICK), "it has all it was granted");
+        assert_eq!(places.room(10, 3, SECOND + DEAD), 3);
+    }
+
+    #[test]
+    fn who_was_refused_asks_again_soon_and_who_runs_nothing_gives_back() {
+        let mut places = Places::default();
+        places.refused(SECOND);
+        assert!(places.report(0, SECOND));
+        places.unanswered();
+        assert_eq!(places.due(0, SECOND), Some(SECOND), "nobody has answered");
+        assert!(places.report(0, SECOND));
+        places.granted(1, 0, SECOND);
+        let later = SECOND * 4;
+        assert!(places.due(0, later).is_some_and(|at| at <= later));
+        assert!(!places.report(0, later), "nobody wants it any more");
+        places.granted(0, 1, later);
+        assert_eq!(places.due(0, later), None);
+        assert!(places.is_spent(0, later));
+    }
+}
