@@ -1,0 +1,21 @@
+//! The judging half of the guard: text in, verdicts out. Pure: nothing here does
+//! I/O, spawns, locks or reads a clock, and nothing here knows of tenants, routes
+//! or streams.
+//!
+//! A text is normalised once ([`Normalised`]) and then read by both stages:
+//!
+//! - stage 0, [`Lists`]: words and regular expressions that an operator or a tenant
+//!   wrote down, each with what is to be done;
+//! - stage 1, [`Linear`]: a small model that is embedded in the binary and says how
+//!   likely the text is toxic, of which kind, and which part of it carries that.
+//!
+//! Every span is a byte range of the original text, on character boundaries.
+//!
+//! Covered: insult, hate, threat and profanity, in English. Not covered: sexual
+//! content, self-harm, violence; see `weights/MODEL_CARD.md`.
+
+#![forbid(unsafe_code)]
+
+mod normalise;
+
+pub use normalise::{Normalised, settled};
