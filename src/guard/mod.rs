@@ -16,6 +16,8 @@
 
 #![forbid(unsafe_code)]
 
+mod lists;
 mod normalise;
 
+pub use lists::{Action, Entry, Hit, ListError, Lists, Pattern};
 pub use normalise::{Normalised, settled};
