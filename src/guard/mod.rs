@@ -16,8 +16,10 @@
 
 #![forbid(unsafe_code)]
 
+mod linear;
 mod lists;
 mod normalise;
 
+pub use linear::{Category, Linear, Score, features};
 pub use lists::{Action, Entry, Hit, ListError, Lists, Pattern};
 pub use normalise::{Normalised, settled};
