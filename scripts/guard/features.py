@@ -43,6 +43,12 @@ def features(normal, stretched=()):
     before, negated, quoted = 0, 0, False
     for found in WORDS.finditer(normal.encode()):
         letters = found.group()[:LONGEST]
+        signs = not re.match(rb"[0-9a-z'*\x80-\xff]", letters)
+        if signs:
+            quoted ^= b'"' in letters
+            negated = 0
+            if letters.strip(b"!?"):
+                continue
         padded = b" " + letters + b" "
         whole = fnv(WORD, padded)
         yield from of_word(padded)
@@ -50,10 +56,7 @@ def features(normal, stretched=()):
             rotated = ((before << 13) | (before >> 19)) & MASK
             yield mix(PAIR ^ rotated ^ ((whole * PRIME) & MASK))
         before = whole
-        if not re.match(rb"[0-9a-z'*\x80-\xff]", letters):
-            quoted ^= b'"' in letters
-            negated = 0
-        else:
+        if not signs:
             if negated:
                 yield with_word(NEGATED, whole)
             if quoted:

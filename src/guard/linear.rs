@@ -20,7 +20,7 @@ mod features;
 mod weights;
 
 pub use features::features;
-use features::{Word, walk};
+use features::{Event, walk};
 use weights::{Head, Weights};
 
 /// What kinds of toxic text the training data tells apart.
@@ -236,8 +236,8 @@ impl Read {
         let mut hashes = Vec::with_capacity(text.text().len() * 5);
         let mut words: Vec<Seen> = Vec::with_capacity(text.text().len() / 4);
         walk(text, |event| match event {
-            Word::Begins(range) => words.push(Seen { range, first: hashes.len() }),
-            Word::Feature(hash) => hashes.push(hash),
+            Event::Word(range) => words.push(Seen { range, first: hashes.len() }),
+            Event::Feature(hash) => hashes.push(hash),
         });
         Self { hashes, words }
     }

@@ -63,8 +63,8 @@ pub enum ListError {
     TooMany { given: usize },
     #[error("{given} regular expressions, and {} at most", Lists::MAX_REGEXES)]
     TooManyRegexes { given: usize },
-    #[error("entry {entry}: {given} bytes, and {} at most", Lists::MAX_PATTERN_BYTES)]
-    TooLong { entry: usize, given: usize },
+    #[error("entry {entry}: {given} bytes, and {allowed} at most")]
+    TooLong { entry: usize, given: usize, allowed: usize },
     #[error("entry {entry}: nothing to look for is left of {pattern:?} once it is normalised")]
     Empty { entry: usize, pattern: String },
     #[error("entry {entry}: {pattern:?} has {sign:?} in it, which is not part of a word; write a regular expression")]
@@ -96,7 +96,13 @@ struct Needle {
 impl Lists {
     pub const MAX_ENTRIES: usize = 20_000;
     pub const MAX_REGEXES: usize = 256;
-    pub const MAX_PATTERN_BYTES: usize = 1024;
+    /// Of words. Each may be read again at every place it could stand, so short ones
+    /// bound what lists of words within words can cost.
+    pub const MAX_WORD_BYTES: usize = 128;
+    pub const MAX_REGEX_BYTES: usize = 1024;
+    /// Of one regular expression in one text. Looking for all of them takes quadratic
+    /// time in the worst case; after so many, the rest of the text counts as one more.
+    pub const MAX_MATCHES: usize = 1000;
     /// Of one regular expression, compiled, in bytes; its lazy automaton has as much again.
     pub const MAX_REGEX_SIZE: usize = 256 << 10;
 
@@ -113,10 +119,12 @@ impl Lists {
         let mut regexes = Vec::new();
         for (entry, Entry { pattern, .. }) in entries.iter().enumerate() {
             let (Pattern::Word(text) | Pattern::Stem(text) | Pattern::Regex(text)) = pattern;
-            if text.len() > Self::MAX_PATTERN_BYTES {
-                return Err(ListError::TooLong { entry, given: text.len() });
+            let is_regex = matches!(pattern, Pattern::Regex(_));
+            let allowed = if is_regex { Self::MAX_REGEX_BYTES } else { Self::MAX_WORD_BYTES };
+            if text.len() > allowed {
+                return Err(ListError::TooLong { entry, given: text.len(), allowed });
             }
-            if matches!(pattern, Pattern::Regex(_)) {
+            if is_regex {
                 regexes.push((entry, compile(entry, text)?));
                 continue;
             }
@@ -180,8 +188,15 @@ impl Lists {
 
     fn find_regexes(&self, original: &str, found: &mut Vec<(usize, Range<usize>)>) {
         for (entry, regex) in &self.regexes {
-            let spans = regex.find_iter(original).map(|matched| matched.range());
-            found.extend(spans.filter(|span| !span.is_empty()).map(|span| (*entry, span)));
+            let spans = regex.find_iter(original).map(|matched| matched.range()).filter(|span| !span.is_empty());
+            let before = found.len();
+            found.extend(spans.take(Self::MAX_MATCHES).map(|span| (*entry, span)));
+            // What was not looked at is not allowed.
+            let action = self.entries[*entry].0;
+            if found.len() - before == Self::MAX_MATCHES && action != Action::Allow {
+                let rest = found[found.len() - 1].1.end..original.len();
+                found.extend((!rest.is_empty()).then_some((*entry, rest)));
+            }
         }
     }
 }

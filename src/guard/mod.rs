@@ -9,6 +9,21 @@
 //! - stage 1, [`Linear`]: a small model that is embedded in the binary and says how
 //!   likely the text is toxic, of which kind, and which part of it carries that.
 //!
+//! ```
+//! use tenantry_guard::{Action, Entry, Linear, Lists, Normalised, Pattern};
+//!
+//! let lists = Lists::new([Entry {
+//!     pattern: Pattern::Word("bonus".to_owned()),
+//!     action: Action::Redact,
+//!     category: "house rules".to_owned(),
+//! }])?;
+//! let text = "Your B.O.N.U.$ is here";
+//! let normalised = Normalised::of(text);
+//! assert_eq!(&text[lists.find(text, &normalised)[0].span.clone()], "B.O.N.U.$");
+//! assert!(Linear::embedded().score(&normalised).toxic < Linear::THRESHOLD);
+//! # Ok::<_, tenantry_guard::ListError>(())
+//! ```
+//!
 //! Every span is a byte range of the original text, on character boundaries.
 //!
 //! Covered: insult, hate, threat and profanity, in English. Not covered: sexual

@@ -8,7 +8,7 @@
 //! Nothing here says what is bad: ordinary text goes through the same steps, so
 //! a step may only do what leaves ordinary words apart.
 //!
-//! A stream can be normalised piece by piece: cut where [`settled`] says, and the
+//! A stream can be normalised piece by piece: cut where [`settled()`] says, and the
 //! pieces are what the whole would have been.
 
 use std::ops::Range;

@@ -5,10 +5,13 @@
 //! it again in Python, and golden vectors hold both together.
 //!
 //! A word is a run of letters, digits, apostrophes and `*` (which masks letters:
-//! "f*ck"), in bytes, with a space before and after; any other run of signs is a
-//! word as well. A word gives its n-grams of 2 to 5 bytes, itself, the pair of it and
-//! the word before, and itself as negated or as quoted where it is: a sum over
-//! words has no other way to tell "you are not a fool" from "you are a fool".
+//! "f*ck"), in bytes, with a space before and after, or a run of `!` and `?`. A word
+//! gives its n-grams of 2 to 5 bytes, itself, the pair of it and the word before, and
+//! itself as negated or as quoted where it is: a sum over words has no other way to
+//! tell "you are not a fool" from "you are a fool".
+//!
+//! Other signs give nothing. How a source of the training data sets its quotes and
+//! dashes says where a text is from, and would be learnt as if it said what it means.
 
 use std::ops::Range;
 
@@ -30,9 +33,9 @@ const NEGATED: u32 = 3;
 const PRIME: u32 = 0x0100_0193;
 
 /// What a reader of a text comes upon, in order.
-pub(super) enum Word {
-    /// At this byte range of the normal form.
-    Begins(Range<usize>),
+pub(super) enum Event {
+    /// A word, at this byte range of the normal form.
+    Word(Range<usize>),
     /// Of the word that began last.
     Feature(u32),
 }
@@ -42,14 +45,14 @@ pub(super) enum Word {
 pub fn features(text: &Normalised) -> Vec<u32> {
     let mut all = Vec::with_capacity(text.text().len() * 5);
     walk(text, |event| {
-        if let Word::Feature(hash) = event {
+        if let Event::Feature(hash) = event {
             all.push(hash);
         }
     });
     all
 }
 
-pub(super) fn walk(text: &Normalised, mut visit: impl FnMut(Word)) {
+pub(super) fn walk(text: &Normalised, mut visit: impl FnMut(Event)) {
     let bytes = text.text().as_bytes();
     let mut padded = Vec::with_capacity(LONGEST + 2);
     let mut before = 0_u32;
@@ -64,26 +67,30 @@ pub(super) fn walk(text: &Normalised, mut visit: impl FnMut(Word)) {
         if kind == Kind::Space {
             continue;
         }
-        visit(Word::Begins(range.clone()));
         let letters = &bytes[range.start..range.start + len.min(LONGEST)];
+        if kind == Kind::Signs {
+            quoted ^= letters.contains(&b'"');
+            negated = 0;
+            if !letters.iter().all(|byte| matches!(byte, b'!' | b'?')) {
+                continue;
+            }
+        }
+        visit(Event::Word(range.clone()));
         padded.clear();
         padded.push(b' ');
         padded.extend_from_slice(letters);
         padded.push(b' ');
         let whole = word_features(&padded, &mut visit);
         if before != 0 {
-            visit(Word::Feature(mix(SEED_PAIR ^ before.rotate_left(13) ^ whole.wrapping_mul(PRIME))));
+            visit(Event::Feature(mix(SEED_PAIR ^ before.rotate_left(13) ^ whole.wrapping_mul(PRIME))));
         }
         before = whole;
-        if kind == Kind::Signs {
-            quoted ^= letters.contains(&b'"');
-            negated = 0;
-        } else {
+        if kind == Kind::Letters {
             if negated > 0 {
-                visit(Word::Feature(mix(SEED_NEGATED ^ whole.wrapping_mul(PRIME))));
+                visit(Event::Feature(mix(SEED_NEGATED ^ whole.wrapping_mul(PRIME))));
             }
             if quoted {
-                visit(Word::Feature(mix(SEED_QUOTED ^ whole.wrapping_mul(PRIME))));
+                visit(Event::Feature(mix(SEED_QUOTED ^ whole.wrapping_mul(PRIME))));
             }
             negated = if is_negation(letters) { NEGATED } else { negated.saturating_sub(1) };
         }
@@ -102,18 +109,18 @@ pub(super) fn walk(text: &Normalised, mut visit: impl FnMut(Word)) {
 }
 
 /// Features of a word with its spaces; gives the hash of the whole.
-fn word_features(padded: &[u8], visit: &mut impl FnMut(Word)) -> u32 {
+fn word_features(padded: &[u8], visit: &mut impl FnMut(Event)) -> u32 {
     for start in 0..padded.len() - 1 {
         let mut hash = SEED_GRAM;
         for (length, &byte) in padded[start..].iter().take(GRAMS.end - 1).enumerate() {
             hash = (hash ^ u32::from(byte)).wrapping_mul(PRIME);
             if length + 1 >= GRAMS.start {
-                visit(Word::Feature(mix(hash)));
+                visit(Event::Feature(mix(hash)));
             }
         }
     }
     let whole = padded.iter().fold(SEED_WORD, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(PRIME));
-    visit(Word::Feature(mix(whole)));
+    visit(Event::Feature(mix(whole)));
     whole
 }
 

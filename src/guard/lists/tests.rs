@@ -110,9 +110,19 @@ fn what_is_wrong_is_said_with_the_entry() {
         "entry 0: \"c++\" has '+' in it, which is not part of a word; write a regular expression"
     );
     assert!(error(vec![word("\u{200b} ")]).contains("nothing to look for"));
-    assert_eq!(error(vec![word(&"a".repeat(2000))]), "entry 0: 2000 bytes, and 1024 at most");
+    assert_eq!(error(vec![word(&"a".repeat(2000))]), "entry 0: 2000 bytes, and 128 at most");
+    assert_eq!(error(vec![regex(&"a".repeat(2000))]), "entry 0: 2000 bytes, and 1024 at most");
     let many = (0..300).map(|_| regex("a")).collect();
     assert_eq!(error(many), ListError::TooManyRegexes { given: 300 }.to_string());
+}
+
+#[test]
+fn after_very_many_matches_the_rest_counts_as_one() {
+    let text = "ab".repeat(1500);
+    let hits = lists([regex("a")]);
+    let hits = hits.find(&text, &Normalised::of(&text));
+    assert_eq!(hits.len(), Lists::MAX_MATCHES + 1);
+    assert_eq!(hits[Lists::MAX_MATCHES].span, 1999..3000);
 }
 
 #[test]

@@ -182,5 +182,5 @@ fn spaced_until(cells: &[Cell], start: usize) -> usize {
 /// Whether no letter or digit stands next to it.
 fn is_single(cells: &[Cell], at: usize) -> bool {
     let word = |at: usize| cells.get(at).is_some_and(|cell| cell.is_word() || matches!(cell.ch, '$' | '@'));
-    !(at > 0 && word(at - 1)) && !word(at + 1)
+    at.checked_sub(1).is_none_or(|before| !word(before)) && !word(at + 1)
 }
