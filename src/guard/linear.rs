@@ -111,8 +111,12 @@ impl Score {
 // === impl Linear ===
 
 impl Linear {
-    /// Words that are judged together; windows overlap by half.
-    pub const WINDOW: usize = 64;
+    /// Words that are judged together; windows overlap by half. As many as a sentence
+    /// has: in windows of 64, two of three insults within a page are thinned out.
+    ///
+    /// They are counted from the start of what is given, so who judges a stream in
+    /// parts has to begin them where the text says, not where a chunk happened to end.
+    pub const WINDOW: usize = 16;
     /// From here on a text is toxic, where nothing else is configured.
     pub const THRESHOLD: f32 = 0.6;
     /// Under this, no later stage needs to look.
@@ -130,7 +134,9 @@ impl Linear {
             .map(|window| (self.toxic(&parts[window.clone()]), window))
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
         let Some((toxic, window)) = worst else { return Score { toxic: 0.0, categories: [0.0; 4] } };
-        let hashes = &read.hashes[read.features(window)];
+        // Of what kind it is, its surroundings say as well.
+        let around = window.start.saturating_sub(Self::WINDOW)..(window.end + Self::WINDOW).min(parts.len());
+        let hashes = &read.hashes[read.features(around)];
         let categories = self.weights.categories(hashes).map(|given_toxic| toxic * given_toxic);
         Score { toxic, categories }
     }

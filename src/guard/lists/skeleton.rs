@@ -3,7 +3,7 @@
 //!
 //! The skeleton has repeated letters once, `l` as `i`, one space for anything
 //! between words, and no apostrophes. Words that differ can share one ("as",
-//! "ass"), so what it finds is read again with [`Word::is_at`].
+//! "ass"), so what it finds is read again with [`Word::at`].
 
 use std::ops::Range;
 
