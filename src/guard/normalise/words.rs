@@ -63,6 +63,7 @@ fn read_leet(cells: &mut [Cell]) {
     while at < cells.len() {
         let word = &mut cells[at..];
         let len = word.iter().take_while(|cell| cell.is_word() || leet(cell.ch).is_some()).count();
+        // "$x" is a variable or a price.
         if len > 2 {
             read_word(&mut word[..len]);
         }
@@ -88,10 +89,6 @@ fn read_word(word: &mut [Cell]) {
             disguised = true;
         }
         at += run.max(1);
-    }
-    // A price and a mark are no words: two letters at least.
-    if last == first && !disguised && word.len() < 3 {
-        return;
     }
     let (rest, after) = word.split_at_mut(last + 1);
     read_edge(&mut rest[..first], disguised);
@@ -119,8 +116,10 @@ fn is_separator(ch: char) -> bool {
 }
 
 /// Three single letters or more are one word where the same one to three separators
-/// stand between them; "f**k a" has two kinds and is none. Cells move down in place: those from `kept` on are as they were, so the
-/// neighbours of the one that is looked at are, too.
+/// stand between them; "f**k a" has two kinds and is none.
+///
+/// Cells move down in place: those from `kept` on are as they were, so the neighbours
+/// of the one that is looked at are, too.
 fn join_spaced(cells: &mut Vec<Cell>) {
     let mut kept = 0;
     let mut at = 0;
