@@ -2,6 +2,7 @@
 
 pub(crate) mod adapters;
 mod api;
+pub(crate) mod guard;
 pub(crate) mod limits;
 pub(crate) mod usage;
 pub(crate) mod workers;
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Limits(limits::Arguments),
     /// Sum what tenants have used, by day, key and model
     Usage(usage::Arguments),
+    /// Judge texts as the guard does
+    Guard(guard::Arguments),
     /// Make keys and hash them for the configuration
     #[command(subcommand)]
     Keys(Keys),

@@ -128,3 +128,25 @@ fn an_unknown_command_exits_with_2_and_names_it() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("sreve"));
 }
+
+#[test]
+fn texts_are_judged_in_their_order_and_a_bad_line_is_named() {
+    let lines = ["you are a stupid worthless idiot", "The train leaves at nine.", "", "fuck off, you m0r0n"];
+    let input: String = lines.iter().map(|line| serde_json::json!({ "text": line }).to_string() + "\n").collect();
+    let output = tenantry(&["guard", "score"], &input);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let verdicts: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let actions: Vec<_> = verdicts.iter().map(|verdict| verdict["action"].as_str().expect("a word")).collect();
+    assert_eq!(actions, ["block", "pass", "pass", "block"], "{verdicts:?}");
+    for verdict in &verdicts {
+        let score = verdict["score"].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&score) && verdict["stage1"] == verdict["score"], "{verdict}");
+        let categories = verdict["categories"].as_object().expect("by name");
+        assert!(categories.values().all(|likely| likely.as_f64().is_some_and(|likely| likely <= score)), "{verdict}");
+    }
+
+    let output = tenantry(&["guard", "score"], "{\"text\": \"fine\"}\n{\"txt\": 1}\n");
+    assert_eq!((output.status.success(), text(&output.stdout).lines().count()), (false, 1));
+    assert!(text(&output.stderr).contains("line 2: expected {\"text\": \"…\"}"), "{}", text(&output.stderr));
+}
