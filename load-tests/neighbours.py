@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Noisy neighbour: nine tenants ask now and then, the tenth asks fifty times as often.
 
-Three servers, one after the other: the nine alone; all ten with the fair queue; all ten in the order of arrival. Arrivals
-are the same in all three (Poisson, one seed). What is told is the time to the first token of the nine, queueing included.
+Servers one after the other: the nine alone; all ten with the fair queue, with more and more of the places kept free of a
+flood (`queue.headroom_percent`); all ten in the order of arrival. Arrivals are the same in all (one seed):
+the nine ask steadily, each at its own phase and a tenth of an interval off at most, the tenth as it comes (Poisson). What is told is the time to the first token of the nine, queueing included.
 
 Plots need matplotlib. Run it by `make bench`.
 """
@@ -17,8 +18,13 @@ import sys
 from harness import PROMPT_TOKENS, machine, one_stream, serving, version, write_section
 
 CALM, NOISE = 9, 50
+COLOURS = ("#888888", "#9ecae1", "#3182bd", "#08519c", "#c0392b")
 NOISY = CALM
-RUNS = (("alone", "fair", False), ("fair queue", "fair", True), ("order of arrival", "arrival", True))
+RUNS = (
+    ("alone", "fair", 25, False),
+    *((f"fair queue, {percent} % kept free", "fair", percent, True) for percent in (0, 25, 50)),
+    ("order of arrival", "arrival", 0, True),
+)
 
 
 def main() -> None:
@@ -26,15 +32,15 @@ def main() -> None:
     arguments.add_argument("--binary", type=pathlib.Path, required=True)
     arguments.add_argument("--model", type=pathlib.Path, required=True, help="SmolLM2-135M as GGUF or folder")
     arguments.add_argument("--seconds", type=float, default=60)
-    arguments.add_argument("--every", type=float, default=4, help="seconds between requests of one of the nine")
+    arguments.add_argument("--every", type=float, default=1.5, help="seconds between requests of one of the nine")
     arguments.add_argument("--max-tokens", type=int, default=32)
     arguments.add_argument("--rows", type=int, default=8, help="the engine's places")
     arguments.add_argument("--out", type=pathlib.Path, help="writes the table to this file too")
     arguments.add_argument("--plot", type=pathlib.Path, help="writes the plot to this PNG")
     options = arguments.parse_args()
     results = {}
-    for name, order, noisy in RUNS:
-        more = f'[queue]\norder = "{order}"\nmax_wait = "10m"\nmax_waiting = 100000'
+    for name, order, percent, noisy in RUNS:
+        more = f'[queue]\norder = "{order}"\nheadroom_percent = {percent}\nmax_wait = "10m"\nmax_waiting = 100000'
         with serving(options.binary, options.model, CALM + 1, options.rows, more) as ports:
             results[name] = asyncio.run(load(ports[0], options, noisy))
         firsts = results[name]["calm"]
@@ -49,10 +55,13 @@ def main() -> None:
 
 def arrivals(tenant: int, options: argparse.Namespace) -> list:
     """When a tenant asks, in seconds from the start."""
-    generator, times, now = random.Random(tenant), [], 0.0
-    rate = (NOISE if tenant == NOISY else 1) / options.every
+    generator = random.Random(tenant)
+    if tenant != NOISY:
+        phase, count = generator.random(), int(options.seconds / options.every)
+        return [(number + phase + generator.uniform(-0.1, 0.1) + 0.1) * options.every for number in range(count)]
+    times, now = [], 0.0
     while True:
-        now += generator.expovariate(rate)
+        now += generator.expovariate(NOISE / options.every)
         if now > options.seconds:
             return times
         times.append(now)
@@ -121,7 +130,7 @@ def plot(results: dict, path: pathlib.Path) -> None:
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(7, 4.5))
-    for (name, answers), colour in zip(results.items(), ("#888888", "#0b6e99", "#c0392b")):
+    for (name, answers), colour in zip(results.items(), COLOURS):
         values = sorted(answers["calm"])
         axis.plot(values, [(at + 1) / len(values) for at in range(len(values))], label=name, color=colour)
     axis.set_xscale("log")

@@ -26,7 +26,7 @@ const BENEFIT: f64 = 2.0;
 #[derive(Default)]
 pub(super) struct Line {
     state: Mutex<State>,
-    /// Of the places, in percent, what no tenant has beside the rest while others are about.
+    /// Of the places, in percent: the last ones, for tenants that have few.
     headroom: u32,
 }
 
@@ -77,7 +77,7 @@ struct Waiting<'a> {
 // === impl Line ===
 
 impl Line {
-    /// Of the places, `headroom` percent are not for a tenant that has the rest,
+    /// Of the places, the last `headroom` percent are for tenants that have few,
     /// while others are about.
     pub(super) fn new(headroom: u32) -> Self {
         Self { state: Mutex::default(), headroom }
@@ -183,7 +183,7 @@ impl State {
 
     fn may(&self, tenant: &TenantId, more: u32, headroom: u32, now: Instant) -> bool {
         let kept = u64::from(self.seats) * u64::from(headroom) / 100;
-        self.seats == 0 || self.room.may(tenant, more, self.seats, kept as u32, now)
+        self.seats == 0 || self.room.may(tenant, more, self.free(), kept as u32, now)
     }
 
     fn free(&self) -> u32 {

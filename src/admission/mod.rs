@@ -50,8 +50,8 @@ pub struct Config {
     /// Requests that may wait for one base model, of all tenants.
     pub max_waiting: usize,
     pub order: QueueOrder,
-    /// Of the workers' places, in percent: what a tenant that has the rest is not
-    /// given while others are about.
+    /// Of the workers' places, in percent: the last ones, for tenants that have
+    /// few of them while others are about.
     pub headroom_percent: u32,
 }
 
@@ -117,7 +117,7 @@ pub struct Standing {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_wait: Duration::from_secs(30), max_waiting: 1024, order: QueueOrder::Fair, headroom_percent: 25 }
+        Self { max_wait: Duration::from_secs(30), max_waiting: 1024, order: QueueOrder::Fair, headroom_percent: 50 }
     }
 }
 

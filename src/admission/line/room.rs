@@ -1,9 +1,10 @@
 //! Which tenant may have how many of a base model's places.
 //!
-//! A tenant that floods the workers is not given the last of them while others
-//! are about: else each of the others' requests would have to wait until one of
-//! the flood's has ended, however fair the queue is. What is kept free is the
-//! price for it, and only then is it paid.
+//! Tenants that flood the workers are not given the last of the places while
+//! others are about: else each of the others' requests would have to wait until
+//! one of the flood's has ended, however fair the queue is. The last places are
+//! for tenants that have few. What is kept free is the price for it, and only
+//! then is it paid.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,11 +34,12 @@ impl Room {
         }
     }
 
-    /// Whether a tenant may have so many places more, of all there are; of
-    /// these, `kept` are for others.
-    pub(super) fn may(&self, tenant: &TenantId, more: u32, all: u32, kept: u32, now: Instant) -> bool {
+    /// Whether a tenant may have so many of the `free` places; the last `kept`
+    /// of them are for tenants that have up to half as many.
+    pub(super) fn may(&self, tenant: &TenantId, more: u32, free: u32, kept: u32, now: Instant) -> bool {
         let held = self.held.get(tenant).copied().unwrap_or(0);
-        held == 0 || held + more <= all.saturating_sub(kept) || !self.others_about(tenant, now)
+        let few = held == 0 || held.saturating_add(more) <= kept / 2;
+        few || free.saturating_sub(more) >= kept || !self.others_about(tenant, now)
     }
 
     fn others_about(&self, tenant: &TenantId, now: Instant) -> bool {

@@ -214,6 +214,9 @@ async fn a_flood_leaves_places_for_tenants_that_are_about() {
     assert_eq!((line.taken(), line.waiting()), (8, 3));
     drop(others);
     assert_eq!((line.taken(), line.waiting()), (6, 3));
+    let calm = seated(&mut enter("calm")).expect("a place at once");
+    assert!(seated(&mut enter("calm")).is_none(), "the last one is for who has none");
+    drop(calm);
 
     // A minute later nobody is about any more.
     tokio::time::advance(Duration::from_secs(61)).await;
