@@ -51,7 +51,7 @@ fn turns(callers: &[Caller]) -> impl Iterator<Item = &Caller> {
 
 fn nanoseconds(callers: &[Caller], mut each: impl FnMut(&Caller)) -> f64 {
     let begun = Instant::now();
-    turns(callers).for_each(|caller| each(caller));
+    turns(callers).for_each(&mut each);
     begun.elapsed().as_nanos() as f64 / ROUNDS as f64
 }
 

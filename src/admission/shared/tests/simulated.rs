@@ -110,7 +110,7 @@ impl Simulation {
                 gateway.settled = true;
             }
             // Each at steps of its own.
-            if !self.there || (self.step + place as u32 * 2) % TICK != 0 {
+            if !self.there || !(self.step + place as u32 * 2).is_multiple_of(TICK) {
                 continue;
             }
             gateway.account.due(self.epoch, false, now, |due| {
