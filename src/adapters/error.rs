@@ -40,6 +40,9 @@ pub enum PublishError {
 pub enum ChangeError {
     #[error("the tenant has no published adapter `{0}`")]
     NotFound(String),
+    /// A tenant, or a key of one.
+    #[error("there is no {0}")]
+    Unknown(String),
     #[error("revision {0} is retired")]
     Retired(u32),
     #[error("revision {0} is not retired: retire it first")]
@@ -101,6 +104,7 @@ impl ChangeError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotFound(_) => "adapter_not_found",
+            Self::Unknown(_) => "not_found",
             Self::Retired(_) => "adapter_retired",
             Self::NotRetired(_) => "adapter_not_retired",
             Self::NothingBefore => "nothing_before",

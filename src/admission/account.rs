@@ -145,7 +145,12 @@ impl Account {
             }
         }
         if let Some(allowed) = limits.concurrent_generations {
-            left.push((Limit::Concurrency, self.room(allowed, now).saturating_sub(self.running)));
+            let there = match (now.mode, &self.parts) {
+                (Mode::Alone, _) => allowed,
+                (_, Some(parts)) => parts.places.there(allowed, now.moment),
+                (_, None) => allowed,
+            };
+            left.push((Limit::Concurrency, there.saturating_sub(self.running)));
         }
         left
     }

@@ -201,6 +201,9 @@ impl Admission {
     ) -> Result<(), Refusal> {
         let line = self.line(base);
         line.resize(seats);
+        // As many as the workers give to one request: the others' have the rest.
+        let most = seats.saturating_sub((seats / 4).max(1)).max(1);
+        let sequences = if seats == 0 { sequences } else { sequences.min(most) };
         let share = &permit.caller.tenant.share;
         let ask = match self.config.order {
             QueueOrder::Fair => Ask {

@@ -109,7 +109,7 @@ impl Batcher {
                 Ok(sequence) => self.waiting.push_back(sequence),
                 Err(_) => return false,
             }
-        } else if self.starved || (self.waiting.is_empty() && self.running.iter().all(Sequence::stalled)) {
+        } else if self.starved || (self.next().is_none() && self.running.iter().all(Sequence::stalled)) {
             match self.inbox.recv_timeout(NOTHING_TO_STEP) {
                 Ok(sequence) => self.waiting.push_back(sequence),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -139,12 +139,22 @@ impl Batcher {
         });
     }
 
+    /// The first that waits and may run: one request never has all of the places,
+    /// or its many answers would keep everybody else's waiting to their end.
+    fn next(&self) -> Option<usize> {
+        let kept = (self.max_batch_rows / 4).max(1);
+        let most = self.max_batch_rows.saturating_sub(kept).max(1);
+        let rows = |sequence: &Sequence| self.running.iter().filter(|other| other.belongs_with(sequence)).count();
+        self.waiting.iter().position(|sequence| rows(sequence) < most)
+    }
+
     /// Moves waiting sequences into the batch, in order, while there is room.
     fn join(&mut self) {
         self.unpark();
         loop {
             self.starved = false;
-            let Some(sequence) = self.waiting.front_mut() else { return };
+            let Some(next) = self.next() else { return };
+            let sequence = &mut self.waiting[next];
             let place = self.running.len() < self.max_batch_rows;
             if !place || !self.store.grow(&mut sequence.cache, sequence.tokens.len()) {
                 if self.park() {
@@ -153,7 +163,7 @@ impl Batcher {
                 self.starved = self.running.is_empty();
                 return;
             }
-            self.running.extend(self.waiting.pop_front());
+            self.running.extend(self.waiting.remove(next));
             // In this order, so that it is never counted as neither.
             self.report();
             self.shared.waiting.fetch_sub(1, Ordering::AcqRel);

@@ -96,6 +96,11 @@ impl Sequence {
         self.steps.is_closed() || self.switch.is_off()
     }
 
+    /// Whether both are answers to one request.
+    pub(super) fn belongs_with(&self, other: &Self) -> bool {
+        self.steps.same_channel(&other.steps)
+    }
+
     pub(super) fn reader(&self) -> Reader {
         Reader { switch: self.switch.clone(), steps: self.steps.clone() }
     }

@@ -55,7 +55,7 @@ impl Gateway {
         of: LimitsOf,
         limits: Option<Limits>,
     ) -> Result<bool, ChangeError> {
-        let unknown = |what: String| ChangeError::NotFound(what);
+        let unknown = |what: String| ChangeError::Unknown(what);
         let live = self.live.load_full();
         if live.keyring().tenant(tenant).is_none() {
             return Err(unknown(format!("tenant {tenant}")));

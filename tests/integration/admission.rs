@@ -219,3 +219,30 @@ async fn a_flood_of_one_tenant_does_not_keep_another_waiting() {
     })
     .await;
 }
+
+/// One request with very many answers leaves places for everybody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_many_choices_does_not_have_the_engine_to_itself() {
+    let config = quickstart_like(&(tenant("many", "") + &tenant("calm", "")));
+    let config = config.replace("context = 2048\n", "context = 2048\nmax_batch_rows = 4\n");
+    Server::with_config(&config, |server| async move {
+        let prompts: Vec<String> = (0..24).map(|number| format!("Number {number}")).collect();
+        let body = json!({ "model": "base", "prompt": prompts, "max_tokens": 300, "ignore_eos": true });
+        let many = tokio::spawn({
+            let server = server.clone();
+            async move { server.post("many", "/v1/completions", &body).await.status() }
+        });
+        let since = Instant::now();
+        while server.held().sequences < 20 {
+            assert!(since.elapsed() < Duration::from_secs(20), "a worker has them");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..3 {
+            assert_eq!(server.post("calm", "/v1/completions", &completion(5)).await.status(), 200);
+        }
+        assert!(!many.is_finished(), "seven thousand tokens take longer than fifteen");
+        many.abort();
+        let _ = many.await;
+    })
+    .await;
+}

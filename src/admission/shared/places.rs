@@ -31,8 +31,16 @@ impl Places {
     pub(in crate::admission) fn room(&self, limit: u64, gateways: u32, now: Moment) -> u64 {
         let gateways = u64::from(gateways.max(1));
         match self.told {
-            Some(told) if now < told + DEAD => self.granted + self.free / gateways,
+            Some(told) if now < told + DEAD => self.granted + self.free.div_ceil(gateways),
             _ => (limit / gateways).max(1),
+        }
+    }
+
+    /// What is there for this gateway and for nobody yet, as far as it was told.
+    pub(in crate::admission) fn there(&self, limit: u64, now: Moment) -> u64 {
+        match self.told {
+            Some(told) if now < told + DEAD => self.granted + self.free,
+            _ => limit,
         }
     }
 
@@ -88,7 +96,9 @@ mod tests {
         assert_eq!(places.room(10, 3, SECOND), 4 + 2);
         assert_eq!(places.due(1, SECOND), Some(SECOND * 2), "there is enough");
         assert_eq!(places.due(4, SECOND), Some(SECOND + QUICK), "it has all it was granted");
-        assert_eq!(places.room(10, 3, SECOND + DEAD), 3);
+        assert_eq!((places.room(10, 3, SECOND + DEAD), places.there(10, SECOND)), (3, 10));
+        places.granted(0, 1, SECOND);
+        assert_eq!(places.room(10, 3, SECOND), 1, "nobody is refused what is free");
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl From<PublishError> for Failure {
 impl From<ChangeError> for Failure {
     fn from(error: ChangeError) -> Self {
         let status = match &error {
-            ChangeError::NotFound(_) => StatusCode::NOT_FOUND,
+            ChangeError::NotFound(_) | ChangeError::Unknown(_) => StatusCode::NOT_FOUND,
             ChangeError::Retired(_) | ChangeError::NotRetired(_) | ChangeError::NothingBefore => StatusCode::CONFLICT,
             ChangeError::CatalogueUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
