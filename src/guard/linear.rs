@@ -17,10 +17,12 @@ use std::ops::Range;
 use crate::normalise::Normalised;
 
 mod features;
+mod tail;
 mod weights;
 
 pub use features::features;
 use features::{Event, walk};
+pub use tail::{Read, Tail};
 use weights::{Head, Weights};
 
 /// What kinds of toxic text the training data tells apart.
@@ -42,6 +44,16 @@ pub struct Score {
     categories: [f32; Category::ALL.len()],
 }
 
+/// A part of a text that is judged by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    pub toxic: f32,
+    /// Bytes of the original.
+    pub span: Range<usize>,
+    /// The same with a window's words before and after it.
+    pub around: Range<usize>,
+}
+
 /// The model. It is shared, never changed, and has no memory of texts.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear {
@@ -49,7 +61,7 @@ pub struct Linear {
 }
 
 /// A text as the model sees it.
-struct Read {
+struct Words {
     hashes: Vec<u32>,
     words: Vec<Seen>,
 }
@@ -128,9 +140,17 @@ impl Linear {
     }
 
     pub fn score(&self, text: &Normalised) -> Score {
-        let read = Read::of(text);
+        self.score_from(text, 0)
+    }
+
+    /// Of the windows that end after `from`, a byte of the original: what stands
+    /// before it is context.
+    pub fn score_from(&self, text: &Normalised, from: usize) -> Score {
+        let read = Words::of(text);
         let parts = self.parts(&read);
+        let ends = |window: &Range<usize>| text.original(read.words[window.end - 1].range.clone()).end;
         let worst = windows(parts.len())
+            .filter(|window| from == 0 || ends(window) > from)
             .map(|window| (self.toxic(&parts[window.clone()]), window))
             .max_by(|(a, _), (b, _)| a.total_cmp(b));
         let Some((toxic, window)) = worst else { return Score { toxic: 0.0, categories: [0.0; 4] } };
@@ -141,11 +161,29 @@ impl Linear {
         Score { toxic, categories }
     }
 
+    /// The windows of a text that score `least` or more, in order.
+    pub fn windows(&self, text: &Normalised, least: f32) -> Vec<Window> {
+        let read = Words::of(text);
+        let parts = self.parts(&read);
+        let span = |words: Range<usize>| {
+            let (first, last) = (&read.words[words.start].range, &read.words[words.end - 1].range);
+            text.original(first.start..last.end)
+        };
+        windows(parts.len())
+            .map(|window| (self.toxic(&parts[window.clone()]), window))
+            .filter(|(toxic, _)| *toxic >= least)
+            .map(|(toxic, window)| {
+                let around = window.start.saturating_sub(Self::WINDOW)..(window.end + Self::WINDOW).min(parts.len());
+                Window { toxic, span: span(window), around: span(around) }
+            })
+            .collect()
+    }
+
     /// The bytes of the original that carry what makes a text score `threshold` or
     /// more, in order and apart; without these words the rest scores less. Empty for
     /// a text that does not.
     pub fn carriers(&self, text: &Normalised, threshold: f32) -> Vec<Range<usize>> {
-        let read = Read::of(text);
+        let read = Words::of(text);
         let mut parts = self.parts(&read);
         let mut taken = vec![false; parts.len()];
         for window in windows(parts.len()) {
@@ -170,7 +208,7 @@ impl Linear {
         spans(text, &read, &taken)
     }
 
-    fn parts(&self, read: &Read) -> Vec<Part> {
+    fn parts(&self, read: &Words) -> Vec<Part> {
         (0..read.words.len())
             .map(|word| {
                 let hashes = &read.hashes[read.features(word..word + 1)];
@@ -222,7 +260,7 @@ fn total(parts: &[Part]) -> Part {
 }
 
 /// Neighbouring words are one span with what stands between them.
-fn spans(text: &Normalised, read: &Read, taken: &[bool]) -> Vec<Range<usize>> {
+fn spans(text: &Normalised, read: &Words, taken: &[bool]) -> Vec<Range<usize>> {
     let mut spans: Vec<Range<usize>> = Vec::new();
     for (at, word) in read.words.iter().enumerate().filter(|(at, _)| taken[*at]) {
         let span = text.original(word.range.clone());
@@ -235,9 +273,9 @@ fn spans(text: &Normalised, read: &Read, taken: &[bool]) -> Vec<Range<usize>> {
     spans
 }
 
-// === impl Read ===
+// === impl Words ===
 
-impl Read {
+impl Words {
     fn of(text: &Normalised) -> Self {
         let mut hashes = Vec::with_capacity(text.text().len() * 5);
         let mut words: Vec<Seen> = Vec::with_capacity(text.text().len() / 4);

@@ -12,8 +12,10 @@ use regex::{Regex, RegexBuilder};
 
 use crate::normalise::Normalised;
 
+mod open;
 mod skeleton;
 
+use open::Openings;
 use skeleton::{Skeleton, Word};
 
 /// What is to be done where an entry matches.
@@ -83,6 +85,7 @@ pub struct Lists {
     /// For each needle of `words`, the word that it may be.
     needles: Vec<Needle>,
     regexes: Vec<(usize, Regex)>,
+    openings: Openings,
 }
 
 #[derive(Debug)]
@@ -105,6 +108,9 @@ impl Lists {
     pub const MAX_MATCHES: usize = 1000;
     /// Of one regular expression, compiled, in bytes; its lazy automaton has as much again.
     pub const MAX_REGEX_SIZE: usize = 256 << 10;
+    /// Bytes at the end of a text that grows that a regular expression is waited for
+    /// ([`Lists::open`]), where a match of it may be as long or longer.
+    pub const HELD_BYTES: usize = 128;
 
     /// # Errors
     ///
@@ -117,6 +123,7 @@ impl Lists {
         let mut texts = Vec::new();
         let mut needles = Vec::new();
         let mut regexes = Vec::new();
+        let mut phrases = Vec::new();
         for (entry, Entry { pattern, .. }) in entries.iter().enumerate() {
             let (Pattern::Word(text) | Pattern::Stem(text) | Pattern::Regex(text)) = pattern;
             let is_regex = matches!(pattern, Pattern::Regex(_));
@@ -129,7 +136,8 @@ impl Lists {
                 continue;
             }
             let stem = matches!(pattern, Pattern::Stem(_));
-            let word = word(entry, text, stem)?;
+            let (word, normal) = word(entry, text, stem)?;
+            phrases.push(normal);
             for skeleton in word.skeletons() {
                 texts.push(skeleton);
                 needles.push(Needle { entry, word: word.clone() });
@@ -142,8 +150,13 @@ impl Lists {
             .match_kind(MatchKind::Standard)
             .build(&texts)
             .map_err(|error| ListError::Automaton { reason: error.to_string() })?;
+        let patterns = entries.iter().filter_map(|entry| match &entry.pattern {
+            Pattern::Regex(pattern) => Some(pattern.as_str()),
+            Pattern::Word(_) | Pattern::Stem(_) => None,
+        });
+        let openings = Openings::new(phrases.iter().map(String::as_str), patterns)?;
         let entries = entries.into_iter().map(|entry| (entry.action, entry.category)).collect();
-        Ok(Self { entries, words, needles, regexes })
+        Ok(Self { entries, words, needles, regexes, openings })
     }
 
     /// What the lists say of a text; `original` is what `text` was made of.
@@ -161,6 +174,14 @@ impl Lists {
         found.sort_by_key(|(entry, span)| (*entry, span.start, span.end));
         found.dedup();
         found.into_iter().map(|(entry, span)| self.hit(entry, span)).collect()
+    }
+
+    /// From which byte of a text on an entry may match once the text goes on; its
+    /// length where none has begun. Exact for words; for regular expressions as many
+    /// bytes as their longest match has, [`Self::HELD_BYTES`] at most, so no part of a
+    /// match is let go of before it is known, if a match that begins there has as few.
+    pub fn open(&self, original: &str, text: &Normalised) -> usize {
+        self.openings.from(original, text)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -210,7 +231,8 @@ fn compile(entry: usize, pattern: &str) -> Result<Regex, ListError> {
     built.map_err(|error| ListError::Regex { entry, pattern: pattern.to_owned(), reason: error.to_string() })
 }
 
-fn word(entry: usize, pattern: &str, stem: bool) -> Result<Word, ListError> {
+/// The word, and its normal form.
+fn word(entry: usize, pattern: &str, stem: bool) -> Result<(Word, String), ListError> {
     let text = Normalised::of(pattern);
     let text = text.text().trim();
     let sign = |ch: &char| !ch.is_alphanumeric() && !matches!(ch, ' ' | '-' | '\'');
@@ -220,7 +242,7 @@ fn word(entry: usize, pattern: &str, stem: bool) -> Result<Word, ListError> {
     if !text.chars().any(char::is_alphanumeric) {
         return Err(ListError::Empty { entry, pattern: pattern.to_owned() });
     }
-    Ok(Word::new(text, stem))
+    Ok((Word::new(text, stem), text.to_owned()))
 }
 
 /// The spans in order and joined where they overlap.

@@ -34,7 +34,9 @@
 mod linear;
 mod lists;
 mod normalise;
+mod whole;
 
-pub use linear::{Category, Linear, Score, features};
+pub use linear::{Category, Linear, Read, Score, Tail, Window, features};
 pub use lists::{Action, Entry, Hit, ListError, Lists, Pattern};
-pub use normalise::{Normalised, settled};
+pub use normalise::{Normalised, next_cut, settled};
+pub use whole::Whole;

@@ -19,7 +19,7 @@ mod fold;
 mod settled;
 mod words;
 
-pub use settled::settled;
+pub use settled::{next_cut, settled};
 
 /// A text in its normal form: lower case, Latin letters for those that look like
 /// them, no marks or invisible characters, one space for any white space.

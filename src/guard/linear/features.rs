@@ -52,58 +52,73 @@ pub fn features(text: &Normalised) -> Vec<u32> {
     all
 }
 
-pub(super) fn walk(text: &Normalised, mut visit: impl FnMut(Event)) {
-    let bytes = text.text().as_bytes();
-    let mut padded = Vec::with_capacity(LONGEST + 2);
-    let mut before = 0_u32;
-    let mut negated = 0_u32;
-    let mut quoted = false;
-    let mut at = 0;
-    while at < bytes.len() {
-        let kind = Kind::of(bytes[at]);
-        let len = bytes[at..].iter().take_while(|&&byte| Kind::of(byte) == kind).count();
-        let range = at..at + len;
-        at += len;
-        if kind == Kind::Space {
-            continue;
-        }
-        let letters = &bytes[range.start..range.start + len.min(LONGEST)];
-        if kind == Kind::Signs {
-            quoted ^= letters.contains(&b'"');
-            negated = 0;
-            if !letters.iter().all(|byte| matches!(byte, b'!' | b'?')) {
+/// What a reader carries from one piece of a text to the next.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Walk {
+    /// The hash of the word before; 0 for none.
+    before: u32,
+    /// Words that are still under a negation.
+    negated: u32,
+    quoted: bool,
+    padded: Vec<u8>,
+}
+
+pub(super) fn walk(text: &Normalised, visit: impl FnMut(Event)) {
+    Walk::default().read(text, visit);
+}
+
+impl Walk {
+    /// Reads the next piece of a text that was cut where it is settled.
+    pub(super) fn read(&mut self, text: &Normalised, mut visit: impl FnMut(Event)) {
+        let Self { before, negated, quoted, padded } = self;
+        let bytes = text.text().as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            let kind = Kind::of(bytes[at]);
+            let len = bytes[at..].iter().take_while(|&&byte| Kind::of(byte) == kind).count();
+            let range = at..at + len;
+            at += len;
+            if kind == Kind::Space {
                 continue;
             }
-        }
-        visit(Event::Word(range.clone()));
-        padded.clear();
-        padded.push(b' ');
-        padded.extend_from_slice(letters);
-        padded.push(b' ');
-        let whole = word_features(&padded, &mut visit);
-        if before != 0 {
-            visit(Event::Feature(mix(SEED_PAIR ^ before.rotate_left(13) ^ whole.wrapping_mul(PRIME))));
-        }
-        before = whole;
-        if kind == Kind::Letters {
-            if negated > 0 {
-                visit(Event::Feature(mix(SEED_NEGATED ^ whole.wrapping_mul(PRIME))));
+            let letters = &bytes[range.start..range.start + len.min(LONGEST)];
+            if kind == Kind::Signs {
+                *quoted ^= letters.contains(&b'"');
+                *negated = 0;
+                if !letters.iter().all(|byte| matches!(byte, b'!' | b'?')) {
+                    continue;
+                }
             }
-            if quoted {
-                visit(Event::Feature(mix(SEED_QUOTED ^ whole.wrapping_mul(PRIME))));
-            }
-            negated = if is_negation(letters) { NEGATED } else { negated.saturating_sub(1) };
-        }
-        // A stretched letter stands once, and in "asssss" it stands for two.
-        if (range.start..range.start + letters.len()).any(|at| text.flags(at) & STRETCHED != 0) {
+            visit(Event::Word(range.clone()));
             padded.clear();
             padded.push(b' ');
-            for (offset, &letter) in letters.iter().enumerate() {
-                let twice = letter.is_ascii() && text.flags(range.start + offset) & STRETCHED != 0;
-                padded.extend(std::iter::repeat_n(letter, if twice { 2 } else { 1 }));
-            }
+            padded.extend_from_slice(letters);
             padded.push(b' ');
-            word_features(&padded, &mut visit);
+            let whole = word_features(padded, &mut visit);
+            if *before != 0 {
+                visit(Event::Feature(mix(SEED_PAIR ^ before.rotate_left(13) ^ whole.wrapping_mul(PRIME))));
+            }
+            *before = whole;
+            if kind == Kind::Letters {
+                if *negated > 0 {
+                    visit(Event::Feature(mix(SEED_NEGATED ^ whole.wrapping_mul(PRIME))));
+                }
+                if *quoted {
+                    visit(Event::Feature(mix(SEED_QUOTED ^ whole.wrapping_mul(PRIME))));
+                }
+                *negated = if is_negation(letters) { NEGATED } else { negated.saturating_sub(1) };
+            }
+            // A stretched letter stands once, and in "asssss" it stands for two.
+            if (range.start..range.start + letters.len()).any(|at| text.flags(at) & STRETCHED != 0) {
+                padded.clear();
+                padded.push(b' ');
+                for (offset, &letter) in letters.iter().enumerate() {
+                    let twice = letter.is_ascii() && text.flags(range.start + offset) & STRETCHED != 0;
+                    padded.extend(std::iter::repeat_n(letter, if twice { 2 } else { 1 }));
+                }
+                padded.push(b' ');
+                word_features(padded, &mut visit);
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 /// How far back a cut is looked for, in bytes. Text without one for so long (one
 /// endless word, letters with spaces between) is cut there all the same.
 const REACH: usize = 512;
+/// Bytes between two cuts of a text that grows.
+const LONGEST_PIECE: usize = 256;
 
 /// The last place at or before `at` (a byte of `text`) where the text may be cut:
 /// what stands before it is normalised the same whatever follows, and what stands
@@ -24,6 +26,30 @@ pub fn settled(text: &str, at: usize) -> usize {
         }
     }
     (0..=floor).rev().find(|&cut| text.is_char_boundary(cut)).unwrap_or(0)
+}
+
+/// The first place after `from`, a settled one, where a text that still grows may
+/// be cut; `None` while that is not known. It depends on the text alone, not on how
+/// it came: in a text that has no such place for 256 bytes, the cut is at the last
+/// white space in them that no single letter stands at, or else at their end.
+pub fn next_cut(text: &str, from: usize) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let first = from + 1;
+    let last = (from + LONGEST_PIECE).min(bytes.len());
+    // A word of two letters has to fit between the cuts.
+    if let Some(cut) = (first..last).find(|&cut| cut >= from + 3 && is_settled(bytes, cut)) {
+        return Some(cut);
+    }
+    if bytes.len() <= from + LONGEST_PIECE {
+        return None;
+    }
+    let ends_word = |cut: usize| {
+        text.is_char_boundary(cut)
+            && bytes[cut - 1].is_ascii_whitespace()
+            && text[from..cut].trim_end().chars().rev().take(2).all(char::is_alphanumeric)
+    };
+    let whole = (first..=last).rev().find(|&cut| text.is_char_boundary(cut)).unwrap_or(last);
+    Some((from + LONGEST_PIECE / 2..=whole).rev().find(|&cut| ends_word(cut)).unwrap_or(whole))
 }
 
 /// White space between a word of two letters that differ and the next word. The
