@@ -1,13 +1,18 @@
-//! The judging half of the guard: text in, verdicts out. Pure: nothing here does
-//! I/O, spawns, locks or reads a clock, and nothing here knows of tenants, routes
-//! or streams.
+//! The judging half of the guard: text in, verdicts out. Stages 0 and 1 are pure: no
+//! I/O, no threads, locks or clocks. Stage 2 opens files where it is told to, and
+//! computes on a thread of its own for each calling one. Nothing here knows of
+//! tenants, routes or streams.
 //!
-//! A text is normalised once ([`Normalised`]) and then read by both stages:
+//! A text is normalised once ([`Normalised`]) and then read by the first two stages;
+//! the third is for few:
 //!
 //! - stage 0, [`Lists`]: words and regular expressions that an operator or a tenant
 //!   wrote down, each with what is to be done;
 //! - stage 1, [`Linear`]: a small model that is embedded in the binary and says how
-//!   likely the text is toxic, of which kind, and which part of it carries that.
+//!   likely the text is toxic, of which kind, and which part of it carries that;
+//! - stage 2, [`Encoder`]: a small transformer, embedded as well or from a folder, for
+//!   texts that score [`Linear::DOUBTFUL`] or more. It costs a thousand times as much
+//!   and understands who is meant; [`combined()`] makes one score of both.
 //!
 //! ```
 //! use tenantry_guard::{Action, Entry, Linear, Lists, Normalised, Pattern};
@@ -31,11 +36,15 @@
 
 #![forbid(unsafe_code)]
 
+mod combined;
+mod encoder;
 mod linear;
 mod lists;
 mod normalise;
 mod whole;
 
+pub use combined::{THRESHOLD, combined};
+pub use encoder::{Encoder, EncoderError, EncoderScore};
 pub use linear::{Category, Linear, Read, Score, Tail, Window, features};
 pub use lists::{Action, Entry, Hit, ListError, Lists, Pattern};
 pub use normalise::{Normalised, next_cut, settled};

@@ -1,0 +1,202 @@
+//! Stage 2: a small transformer that reads whole sentences, for what stage 1 finds
+//! doubtful. Who is meant, what is denied and what is only quoted is not in the words.
+//!
+//! The embedded model is described in `weights/stage2/MODEL_CARD.md`;
+//! [`Encoder::open`] takes another one instead, from a folder as Hugging Face has it.
+//!
+//! A call computes on one thread, a different one for each calling thread: as many
+//! cores are busy as there are callers. Texts of one call do not change each other's
+//! scores by more than rounding.
+//!
+//! Not here: which texts are doubtful, how many callers there are, and who waits.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::linear::Category;
+use crate::normalise::Normalised;
+
+mod bert;
+mod config;
+mod error;
+mod labels;
+mod ops;
+mod tokens;
+mod weights;
+
+use bert::Bert;
+use config::Config;
+pub use error::EncoderError;
+use error::Result;
+use tokens::{Tokens, Window};
+use weights::Weights;
+
+/// A model. Clones share it; it is never changed, and has no memory of texts.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    model: Arc<Model>,
+}
+
+#[derive(Debug)]
+struct Model {
+    config: Config,
+    tokens: Tokens,
+    network: Bert,
+}
+
+/// How likely, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EncoderScore {
+    /// Of the most toxic window, where a text has several.
+    pub toxic: f32,
+    categories: [Option<f32>; Category::ALL.len()],
+    /// All of the text was read; see [`Encoder::MOST_WINDOWS`].
+    pub whole: bool,
+}
+
+// === impl EncoderScore ===
+
+impl EncoderScore {
+    /// Of nothing.
+    const HARMLESS: Self = Self { toxic: 0.0, categories: [None; Category::ALL.len()], whole: true };
+
+    /// That the text is of this kind; `None` where the model does not tell it. The
+    /// embedded model tells all.
+    pub fn of(&self, category: Category) -> Option<f32> {
+        self.categories[category as usize]
+    }
+
+    /// Those that the model tells, in the order of [`Category::ALL`].
+    pub fn categories(&self) -> impl Iterator<Item = (Category, f32)> {
+        Category::ALL.into_iter().zip(self.categories).filter_map(|(category, likely)| Some((category, likely?)))
+    }
+}
+
+// === impl Encoder ===
+
+impl Encoder {
+    /// Tokens that are read together, the two special ones included; a word has 1.3 of
+    /// them. Models with fewer positions read as many as they have.
+    pub const WINDOW: usize = 128;
+    /// Tokens that a window shares with the one before.
+    pub const OVERLAP: usize = 32;
+    /// A text of more windows is read in so many of them, evenly spread from the first
+    /// to the last: some 3 000 tokens, and a bound on what a call costs.
+    pub const MOST_WINDOWS: usize = 32;
+    /// Tokens that go through the network at once; more are taken in turns. It bounds
+    /// the memory of a call, to about 40 MB for the embedded model.
+    const TOGETHER: usize = 2048;
+
+    /// A model in a folder as Hugging Face's transformers write it: `config.json` (of
+    /// type `bert`, `distilbert`, `roberta` or `xlm-roberta`), `model.safetensors` with
+    /// a classifier for sequences, and `tokenizer.json`.
+    ///
+    /// Which outputs are toxic is read from `id2label`: of two labels, the softmax of
+    /// the one whose name says so (or of `LABEL_1`); of more, the sum of those that do;
+    /// a single one is a sigmoid; with `problem_type` `multi_label_classification`, it
+    /// is the greatest sigmoid of those that are not called neutral.
+    ///
+    /// # Errors
+    ///
+    /// For a file that cannot be read, and for one that does not fit: which, and its
+    /// field.
+    pub fn open(folder: &Path) -> std::result::Result<Self, EncoderError> {
+        let read = |name: &str| {
+            let file = folder.join(name);
+            fs::read(&file).map_err(|error| EncoderError::Unreadable { file, reason: error.to_string() })
+        };
+        let config = Config::parse(&read(config::FILE)?)?;
+        let tokens = Tokens::open(&read(tokens::FILE)?, &config, Self::WINDOW, Self::OVERLAP)?;
+        let weights = Weights::safetensors(&read(weights::FILE)?)?;
+        Self::new(config, tokens, &weights)
+    }
+
+    fn new(config: Config, tokens: Tokens, weights: &Weights<'_>) -> Result<Self> {
+        let network = Bert::load(&config, weights)?;
+        Ok(Self { model: Arc::new(Model { config, tokens, network }) })
+    }
+
+    /// One score for each text, in their order. An empty text is harmless. Blocks for as
+    /// long as it computes: about 10 ms for 200 characters with the embedded model.
+    ///
+    /// # Errors
+    ///
+    /// Where a text cannot be split or computed, which is a fault of the model's files.
+    pub fn score(&self, texts: &[&str]) -> std::result::Result<Vec<EncoderScore>, EncoderError> {
+        alone(|| self.model.score(texts))?
+    }
+}
+
+impl Model {
+    fn score(&self, texts: &[&str]) -> Result<Vec<EncoderScore>> {
+        let mut scores = vec![EncoderScore::HARMLESS; texts.len()];
+        let mut windows: Vec<(usize, Window)> = Vec::with_capacity(texts.len());
+        for (at, text) in texts.iter().enumerate() {
+            let all = if self.config.normal_form {
+                self.tokens.windows(Normalised::of(text).text())?
+            } else {
+                self.tokens.windows(text)?
+            };
+            scores[at].whole = all.len() <= Encoder::MOST_WINDOWS;
+            windows.extend(spread(all, Encoder::MOST_WINDOWS).map(|window| (at, window)));
+        }
+        let mut rest = windows.as_slice();
+        while !rest.is_empty() {
+            let (some, others) = rest.split_at(fitting(rest));
+            let ids: Vec<&[u32]> = some.iter().map(|(_, window)| window.as_slice()).collect();
+            for ((at, _), logits) in some.iter().zip(self.network.logits(&ids)?) {
+                let (score, whole) = (self.config.labels.score(&logits), scores[*at].whole);
+                // The first window counts even at 0, for its categories.
+                if score.toxic >= scores[*at].toxic {
+                    scores[*at] = EncoderScore { whole, ..score };
+                }
+            }
+            rest = others;
+        }
+        Ok(scores)
+    }
+}
+
+/// `most` of the windows, the first and the last among them.
+fn spread(windows: Vec<Window>, most: usize) -> impl Iterator<Item = Window> {
+    let count = windows.len();
+    let chosen = move |at: usize| {
+        // Of the places 0, (count − 1) / (most − 1), … each once, rounded down.
+        let nth = (at * (most - 1)).div_ceil((count - 1).max(1));
+        count <= most || nth < most && nth * (count - 1) / (most - 1) == at
+    };
+    windows.into_iter().enumerate().filter(move |(at, _)| chosen(*at)).map(|(_, window)| window)
+}
+
+/// How many of the windows, one at least, have not too many tokens together.
+fn fitting(windows: &[(usize, Window)]) -> usize {
+    let mut tokens = 0;
+    let fits = windows.iter().take_while(|(_, window)| {
+        tokens += window.len();
+        tokens <= Encoder::TOGETHER
+    });
+    fits.count().max(1)
+}
+
+/// Runs on a thread that belongs to the calling one: candle would spread every single
+/// product over all cores, and wait for the slowest.
+fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    thread_local! {
+        static ONE: OnceCell<rayon::ThreadPool> = const { OnceCell::new() };
+    }
+    ONE.with(|one| {
+        if one.get().is_none() {
+            let name = |_| "tenantry-stage2".to_owned();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(name).build();
+            let pool = pool.map_err(|error| EncoderError::Thread(error.to_string()))?;
+            one.get_or_init(|| pool);
+        }
+        let one = one.get().ok_or_else(|| EncoderError::Thread("it ended".to_owned()))?;
+        Ok(one.install(work))
+    })
+}
+
+#[cfg(test)]
+mod tests;
