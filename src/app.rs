@@ -6,6 +6,7 @@
 mod catalogue;
 mod discovery;
 mod drivers;
+mod guard;
 mod inspect;
 mod resolve;
 mod worker_process;
@@ -77,6 +78,8 @@ pub enum StartError {
     Catalogue(#[from] OpenError),
     #[error("catalogue: {0}")]
     Secret(String),
+    #[error("guard: {0}")]
+    Guard(String),
     #[error("redis: {0}")]
     Redis(String),
 }
@@ -140,7 +143,13 @@ impl App {
                 return Err(error);
             }
         };
-        let gateway = gateway(&config, resolved, drivers, catalogue, sharing, metrics.clone(), &shutdown);
+        let gateway = match gateway(&config, resolved, drivers, catalogue, sharing, metrics.clone(), &shutdown) {
+            Ok(gateway) => gateway,
+            Err(error) => {
+                shutdown.kill.cancel();
+                return Err(error);
+            }
+        };
         let followers = match discovery::follow(&config, bases, &gateway, &metrics, &waiting) {
             Ok(followers) => followers,
             Err(error) => {
@@ -256,12 +265,14 @@ fn gateway(
     sharing: Option<Arc<Sharing>>,
     metrics: Arc<Metrics>,
     shutdown: &Shutdown,
-) -> Arc<Gateway> {
+) -> Result<Arc<Gateway>, StartError> {
     let workers = drivers.into_iter().map(|(worker, driver)| pooled(&worker, driver, &catalogue, &metrics));
-    let pool = Pool::new(workers.collect(), catalogue.clone(), metrics.clone());
-    let live = Live::new(resolved.keyring, resolved.bases);
+    let pool = Arc::new(Pool::new(workers.collect(), catalogue.clone(), metrics.clone()));
+    let guard = guard::guard(config, &pool, metrics.clone())?;
+    let live = Live::new(resolved.keyring, resolved.bases).guarded(config.policies());
     let admission = Admission::new(config.gateway.admission.clone()).sharing(sharing);
-    Arc::new(Gateway::new(config.gateway.clone(), live, admission, pool, metrics, shutdown.cut_off.clone()))
+    let gateway = Gateway::new(config.gateway.clone(), live, admission, pool, metrics, shutdown.cut_off.clone());
+    Ok(Arc::new(gateway.guarded(guard)))
 }
 
 /// Where limits are shared with other gateways.

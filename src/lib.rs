@@ -7,6 +7,7 @@
 //! | [`types`] | what do the words mean? |
 //! | [`auth`] | who is calling? |
 //! | [`admission`] | may it run now? |
+//! | [`moderation`] | is the text allowed? |
 //! | [`adapters`] | what adapters exist? |
 //! | [`engine`] | what does the model say? (embedded, CPU) |
 //! | [`worker`] | how to speak to a worker? |
@@ -47,6 +48,7 @@ pub mod auth;
 pub mod config;
 pub mod edge;
 pub mod gateway;
+pub mod moderation;
 pub mod pool;
 pub mod shutdown;
 pub mod telemetry;

@@ -63,6 +63,10 @@ impl Inspect for Heads {
         let Some(head) = self.models.get(&base.name) else { return Ok(None) };
         artifact_digest(config, adapter, base, head).map(Some)
     }
+
+    fn classifier(&mut self, folder: &Path) -> Result<(), String> {
+        super::guard::open(folder).map(drop)
+    }
 }
 
 /// Whether an engine of ours can serve the base model; its head, where it can.

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use super::problem::{Place, Problem, Problems};
 use super::validate::{self, Folder};
-use super::{AdapterEntry, BaseConfig, Config, SecretRef, SourceConfig, WorkerProcess, env, tree, worker_process};
+use super::{
+    AdapterEntry, BaseConfig, Config, JudgeKind, SecretRef, SourceConfig, WorkerProcess, env, tree, worker_process,
+};
 
 /// A configuration, and what about it deserves a second look.
 #[derive(Debug)]
@@ -36,6 +38,9 @@ pub trait Inspect {
     /// of it because of a problem with its base.
     fn adapter(&mut self, adapter: &AdapterEntry, base: &BaseConfig, config: &Config)
     -> Result<Option<String>, String>;
+
+    /// Whether a folder has a classifier for the guard.
+    fn classifier(&mut self, folder: &Path) -> Result<(), String>;
 }
 
 /// Reads, parses and validates `file` with `variables` (all of the
@@ -138,6 +143,22 @@ fn on_disk(config: &Config, mut inspect: impl Inspect) -> (Digests, Vec<Problem>
         if let Err(message) = found.and_then(|_| inspect.base(base, config)) {
             problems.push(config.problem(&path_of(base), message));
         }
+    }
+    if let Some(Err(message)) = config.redis.as_ref().map(|redis| redis.url.read()) {
+        problems.push(config.problem("redis.url", message));
+    }
+    for judge in &config.guard.judges {
+        if let JudgeKind::Endpoint { key: Some(key), .. } = &judge.kind
+            && let Err(message) = key.read()
+        {
+            let path = tree::join(&tree::join("guard.judges", &judge.name), "key");
+            problems.push(config.problem(&path, message));
+        }
+    }
+    if let Some(path) = config.guard.stage2.path.as_ref().filter(|path| !path.as_os_str().is_empty())
+        && let Err(message) = folder(path).and_then(|()| inspect.classifier(path))
+    {
+        problems.push(config.problem("guard.stage2.path", message));
     }
     for worker in &config.workers {
         if let Some(Err(message)) = worker.remote().and_then(|remote| remote.key.as_ref()).map(SecretRef::read) {

@@ -11,6 +11,7 @@ mod catalogue;
 mod discovery;
 mod duration;
 mod env;
+mod guard;
 mod limits;
 mod load;
 mod problem;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::KeyHash;
+use crate::moderation::{Policy, PoolConfig};
 use crate::telemetry::LogConfig;
 use crate::types::{BaseName, Limits, Priority, Share, TenantId};
 
@@ -53,6 +55,7 @@ pub struct Config {
     pub catalogue: CatalogueConfig,
     /// `None`: this gateway counts alone.
     pub redis: Option<RedisConfig>,
+    pub guard: GuardConfig,
     pub bases: Vec<BaseConfig>,
     pub workers: Vec<WorkerConfig>,
     pub tenants: Vec<TenantConfig>,
@@ -110,6 +113,41 @@ pub struct RedisConfig {
     pub prefix: String,
     /// So many are counted on until Redis has told how many there are.
     pub gateways: u32,
+}
+
+/// What is looked for in prompts and answers.
+#[derive(Debug, Clone, Default)]
+pub struct GuardConfig {
+    pub stage2: Stage2Config,
+    pub judges: Vec<JudgeConfig>,
+    /// Of tenants that name no policy.
+    pub standard: Arc<Policy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage2Config {
+    pub enabled: bool,
+    /// A folder with a classifier; `None` for the one in the binary.
+    pub path: Option<PathBuf>,
+    pub pool: PoolConfig,
+}
+
+/// A judge beside the guard's own models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgeConfig {
+    pub name: Arc<str>,
+    pub kind: JudgeKind,
+    pub timeout: Duration,
+    /// Whether what it does not judge is blocked.
+    pub closed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JudgeKind {
+    /// OpenAI's `/v1/moderations`, somewhere.
+    Endpoint { url: String, key: Option<SecretRef>, model: Option<String> },
+    /// A guard model that the pool serves.
+    Pool { base: BaseName },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,13 +283,17 @@ pub enum Precision {
     Exact,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TenantConfig {
     pub id: TenantId,
     pub limits: Limits,
     /// By model name, whether or not there is one yet.
     pub model_limits: BTreeMap<Arc<str>, Limits>,
     pub share: Share,
+    /// `None` for the standard one.
+    pub guard: Option<Arc<Policy>>,
+    /// By model name, whether or not there is one yet.
+    pub model_guards: BTreeMap<Arc<str>, Arc<Policy>>,
     pub keys: Vec<TenantKey>,
     pub models: BTreeMap<Arc<str>, ModelAlias>,
 }

@@ -180,6 +180,27 @@ pub(super) fn number(range: RangeInclusive<u64>) -> impl FnOnce(&Node) -> Result
     }
 }
 
+pub(super) fn decimal(range: RangeInclusive<f64>) -> impl FnOnce(&Node) -> Result<f64, String> {
+    move |node| {
+        let number = match node.value.plain() {
+            Value::Decimal(number) => *number,
+            Value::Integer(number) => *number as f64,
+            _ => return Err(expected("a number", &node.value)),
+        };
+        match range.contains(&number) {
+            true => Ok(number),
+            false => Err(format!("{number} is out of range: from {} to {}", range.start(), range.end())),
+        }
+    }
+}
+
+pub(super) fn boolean(node: &Node) -> Result<bool, String> {
+    match node.value.plain() {
+        Value::Boolean(value) => Ok(*value),
+        _ => Err(expected("true or false", &node.value)),
+    }
+}
+
 pub(super) fn bytes_in(range: RangeInclusive<u64>) -> impl FnOnce(&Node) -> Result<u64, String> {
     move |node| {
         let bytes = match node.value.plain() {

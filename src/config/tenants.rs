@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::auth::KeyHash;
 use crate::types::{BaseName, Limits, Share, TenantId};
 
+use super::guard::Named;
 use super::limits::{self, PRIORITIES};
 use super::section::{Entry, Findings, Section, choice, number, text};
 use super::validate::{Folder, id, model_name};
@@ -25,6 +26,7 @@ pub(super) struct Tenants<'a> {
     findings: &'a Findings<'a>,
     folder: &'a Folder<'a>,
     bases: &'a [BaseConfig],
+    policies: &'a Named,
     /// The path at which each id and each key was first seen.
     ids: HashMap<TenantId, String>,
     keys: HashMap<KeyHash, String>,
@@ -39,10 +41,11 @@ impl<'a> Tenants<'a> {
         root: &mut Section<'a>,
         folder: &'a Folder<'a>,
         bases: &'a [BaseConfig],
+        policies: &'a Named,
         findings: &'a Findings<'a>,
     ) -> Self {
         let (ids, keys) = (HashMap::new(), HashMap::new());
-        let mut read = Self { findings, folder, bases, ids, keys, tenants: Vec::new(), adapters: Vec::new() };
+        let mut read = Self { findings, folder, bases, policies, ids, keys, tenants: Vec::new(), adapters: Vec::new() };
         root.require_entries("tenants");
         for entry in root.list("tenants") {
             read.tenant(Section::of(entry, findings));
@@ -88,10 +91,26 @@ impl<'a> Tenants<'a> {
             (name.into(), limits::limits(Section::of(entry, self.findings)))
         });
         let model_limits = model_limits.collect();
+        let guard = section.optional("guard", |node| self.policies.policy(node));
+        let guards = section.named("model_guards").into_iter().filter_map(|(name, entry)| {
+            self.findings.check(&entry.path, model_name(name));
+            let policy = self.findings.check(&entry.path, self.policies.policy(entry.node));
+            policy.map(|policy| (name.into(), policy))
+        });
+        let model_guards = guards.collect();
         section.finish();
 
         self.adapters.extend(own);
-        self.tenants.push(TenantConfig { id, limits: own_limits, model_limits, share, keys, models });
+        self.tenants.push(TenantConfig {
+            id,
+            limits: own_limits,
+            model_limits,
+            share,
+            guard,
+            model_guards,
+            keys,
+            models,
+        });
     }
 
     fn key(&mut self, entry: Entry<'a>, names: &mut Vec<Arc<str>>) -> Option<TenantKey> {

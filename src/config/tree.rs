@@ -24,6 +24,8 @@ pub(super) struct Node {
 pub(super) enum Value {
     Text(String),
     Integer(i64),
+    Decimal(f64),
+    Boolean(bool),
     /// A value that no key of ours takes; the words say what it is.
     Other(&'static str),
     List(Vec<Node>),
@@ -98,8 +100,10 @@ impl Lines<'_> {
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Value::Other("a number that is too large"), Value::Integer),
-            DeValue::Float(_) => Value::Other("a number with a point"),
-            DeValue::Boolean(_) => Value::Other("true or false"),
+            DeValue::Float(number) => {
+                number.as_str().parse().map_or(Value::Other("a number with a point"), Value::Decimal)
+            }
+            DeValue::Boolean(value) => Value::Boolean(*value),
             DeValue::Datetime(_) => Value::Other("a date or time"),
             DeValue::Array(entries) => {
                 Value::List(entries.iter().map(|entry| self.node(entry.span().start, entry.get_ref())).collect())
@@ -124,6 +128,8 @@ impl Value {
         match self {
             Self::Text(_) => "a text",
             Self::Integer(_) => "a number",
+            Self::Decimal(_) => "a number with a point",
+            Self::Boolean(_) => "true or false",
             Self::Other(kind) => kind,
             Self::List(_) => "a list",
             Self::Table(_) => "a table",

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::section::{Entry, Findings, Section, bytes_in, choice, duration_in, number, text};
 use super::tenants::Tenants;
 use super::tree::{Node, Places};
-use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, workers};
+use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, guard, workers};
 
 /// The folder of the file.
 pub(super) struct Folder<'a>(pub(super) &'a Path);
@@ -43,12 +43,27 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     let redis = root.has("redis").then(|| catalogue::redis(root.section("redis"), folder));
     let bases = workers::bases(&mut root, folder, &findings);
     let workers = workers::workers(&mut root, &bases, folder, &findings);
-    let Tenants { tenants, adapters, .. } = Tenants::read(&mut root, folder, &bases, &findings);
+    let (guard, policies) = guard::guard(root.section("guard"), folder, &bases, &findings);
+    let Tenants { tenants, adapters, .. } = Tenants::read(&mut root, folder, &bases, &policies, &findings);
     root.finish();
 
     let problems = findings.into_problems();
     (
-        Config { server, ops, shutdown, log, gateway, catalogue, redis, bases, workers, tenants, adapters, places },
+        Config {
+            server,
+            ops,
+            shutdown,
+            log,
+            gateway,
+            catalogue,
+            redis,
+            guard,
+            bases,
+            workers,
+            tenants,
+            adapters,
+            places,
+        },
         problems,
     )
 }

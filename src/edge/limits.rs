@@ -27,6 +27,9 @@ const LONGEST_STOP: usize = 256;
 /// As many as OpenAI takes. Each costs something for every token of the answer.
 const MOST_LOGIT_BIASES: usize = 300;
 
+/// Texts of one request that are judged.
+const MOST_MODERATED: usize = 256;
+
 /// The values that a decimal number may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Decimals {
@@ -50,6 +53,13 @@ pub(super) fn decimal(
             Ok((number as f32).max((below as f32).next_up()))
         }
         range => Err(invalid_value(path, range, got)),
+    }
+}
+
+pub(super) fn moderated(path: &'static str, texts: usize) -> Result<(), Error> {
+    match texts {
+        1..=MOST_MODERATED => Ok(()),
+        _ => Err(invalid_value(path, format_args!("1 to {MOST_MODERATED} texts"), texts)),
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::admission::{Refusal, Scope};
 use crate::auth::AuthError;
+use crate::moderation::Blocked;
 use crate::pool::{PoolError, WorkerError};
-use crate::types::{Error, ErrorKind, Limit};
+use crate::types::{Error, ErrorKind, Limit, Stage};
 
 const SOON: Duration = Duration::from_secs(1);
 const OVERLOADED: &str = "The server is overloaded. Try again later.";
@@ -61,6 +62,25 @@ pub(super) fn refused(refusal: &Refusal) -> Error {
         Refusal::Waited => {
             let message = "The model is overloaded: the request waited too long for a worker. Try again later.";
             Error::new(ErrorKind::QueueTimeout, message).with_retry_after(SOON)
+        }
+    }
+}
+
+/// Names the category and the field, and quotes nothing.
+pub(super) fn blocked(blocked: Blocked) -> Error {
+    match blocked {
+        Blocked::Found(finding) if finding.stage == Stage::Unjudged => {
+            let message = "The prompt could not be checked by the content filter. Try again later.";
+            Error::new(ErrorKind::GuardUnavailable, message).with_retry_after(SOON)
+        }
+        Blocked::Found(finding) => {
+            let message = format!("The prompt was blocked by the content filter: {}.", finding.category);
+            let error = Error::new(ErrorKind::PromptBlocked, message).with_param(finding.place.to_string());
+            error.with_detail(format!("{} by {}", finding.category, finding.stage.as_str()))
+        }
+        Blocked::Unreadable(place) => {
+            let message = "A prompt of token ids cannot be checked by the content filter. Send it as text.";
+            Error::invalid(place, message)
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The part of the configuration that may change while requests run: swapped
 //! whole; a request reads it once and keeps what it read.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::auth::Keyring;
+use crate::moderation::Policies;
 use crate::types::BaseName;
 
 #[derive(Clone)]
@@ -11,21 +13,32 @@ pub struct Live {
     keyring: Keyring,
     /// Base models that some tenant's model stands on.
     bases: Vec<BaseName>,
+    policies: Arc<Policies>,
     loaded: u64,
 }
 
 impl Live {
     pub fn new(keyring: Keyring, bases: Vec<BaseName>) -> Self {
-        Self { keyring, bases, loaded: super::unix_seconds(SystemTime::now()) }
+        let policies = Arc::new(Policies::unguarded());
+        Self { keyring, bases, policies, loaded: super::unix_seconds(SystemTime::now()) }
+    }
+
+    /// The same with texts looked at.
+    pub fn guarded(self, policies: Policies) -> Self {
+        Self { policies: Arc::new(policies), ..self }
     }
 
     /// The same with other callers.
     pub(super) fn with(&self, keyring: Keyring) -> Self {
-        Self { keyring, bases: self.bases.clone(), loaded: self.loaded }
+        Self { keyring, ..self.clone() }
     }
 
     pub(super) fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    pub(super) fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     pub(super) fn bases(&self) -> impl Iterator<Item = &BaseName> {

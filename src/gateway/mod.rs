@@ -13,13 +13,16 @@ mod attempt;
 mod budget;
 mod failure;
 mod insight;
+mod judge;
 mod limits;
 mod live;
+mod moderate;
 mod record;
 mod sizes;
 mod stream;
 mod usage;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,13 +34,18 @@ use ulid::Ulid;
 
 use crate::adapters::Catalogue;
 use crate::admission::{self, Admission, Estimate, Refusal};
+use crate::moderation::{Guard, Policy};
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
-use crate::types::{BaseName, Caller, Error, GenerateRequest, GenerationId, ModelRoute, Tenant, TenantId};
+use crate::types::{
+    BaseName, Caller, Error, GenerateRequest, GenerationId, Input, ModelRoute, Prompt, Tenant, TenantId,
+};
 
 pub use crate::adapters::{Days, LimitsOf, Sum as UsageSum};
 pub use crate::admission::{Allowance, Config as AdmissionConfig, Standing};
+pub use crate::moderation::Judgement;
 pub use insight::{AdapterState, Whereabouts, WorkerCard, state as adapter_state};
+pub use judge::PoolJudge;
 pub use limits::LimitsCard;
 pub use live::Live;
 pub use stream::EventStream;
@@ -65,7 +73,8 @@ pub struct Gateway {
     /// Those limits.
     applied: Mutex<limits::Set>,
     admission: Admission,
-    pool: Pool,
+    guard: Guard,
+    pool: Arc<Pool>,
     retries: Retries,
     metrics: Arc<Metrics>,
     /// Turned when running generations have had their time to finish.
@@ -124,24 +133,31 @@ impl Gateway {
         config: Config,
         live: Live,
         admission: Admission,
-        pool: Pool,
+        pool: impl Into<Arc<Pool>>,
         metrics: Arc<Metrics>,
         cut_off: CancellationToken,
     ) -> Self {
         let gateway = Self {
             retries: Retries::new(config.attempts, metrics.clone()),
+            guard: Guard::new(None, HashMap::new(), metrics.clone()),
             admission,
             config,
             live: ArcSwap::from_pointee(live.clone()),
             configured: live,
             applied: Mutex::default(),
-            pool,
+            pool: pool.into(),
             metrics,
             cut_off,
             tasks: TaskTracker::new(),
         };
         gateway.apply_limits();
         gateway
+    }
+
+    /// The same with these judges.
+    pub fn guarded(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
     }
 
     /// Whose key a request's `authorization` value carries.
@@ -194,6 +210,9 @@ impl Gateway {
             let estimate = Estimate::of(&request);
             let sizes = sizes::hold(&mut request, caller, &model, estimate)?;
             let mut permit = self.admission.admit(caller, &model, Estimate::of(&request)).map_err(refused)?;
+            let policy = self.live.load().policies().of(&tenant.id, &model).clone();
+            let decoded = self.decoded(&policy, &route.base, &request).await;
+            let flags = self.guard.check_prompt(&policy, &mut request, decoded).await.map_err(failure::blocked)?;
             let (sequences, seats) = (admission::sequences(&request), self.pool.seats(&route.base));
             let seat = self.admission.seat(&mut permit, &route.base, sequences, seats, deadline);
             seat.await.map_err(refused)?;
@@ -205,7 +224,8 @@ impl Gateway {
             let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request, read: &read };
             let attempt = attempt::first_event(&self.pool, &self.retries, &asked).await?;
             sizes.read(attempt.prompt_tokens)?;
-            Ok((model, permit, gauge, attempt, estimate.input))
+            let guard = self.guard.output(&policy, sequences, flags);
+            Ok((model, permit, gauge, attempt, estimate.input, guard))
         };
         let outcome = tokio::select! {
             biased;
@@ -214,11 +234,11 @@ impl Gateway {
         };
 
         match outcome {
-            Ok((model, permit, gauge, attempt, expected)) => {
+            Ok((model, permit, gauge, attempt, expected, guard)) => {
                 let prompt_tokens = attempt.prompt_tokens.unwrap_or(u32::try_from(expected).unwrap_or(u32::MAX));
                 record.first_event(attempt.lease.worker().clone(), prompt_tokens);
                 let limits = Limits { deadline, timeout, cut_off: self.cut_off.clone() };
-                let stream = EventStream::new(attempt, permit, gauge, record, limits, &self.tasks);
+                let stream = EventStream::new(attempt, permit, gauge, record, guard, limits, &self.tasks);
                 Ok(Generation { id, created, model, stream })
             }
             Err(error) => {
@@ -226,6 +246,21 @@ impl Gateway {
                 Err(error)
             }
         }
+    }
+
+    /// The texts of prompts that are given as tokens, where somebody has to read them.
+    async fn decoded(&self, policy: &Policy, base: &BaseName, request: &GenerateRequest) -> Vec<Option<String>> {
+        let Input::Prompts(prompts) = &request.input else { return Vec::new() };
+        let mut decoded = Vec::new();
+        if policy.prompt.is_some() {
+            for prompt in prompts {
+                decoded.push(match prompt {
+                    Prompt::Tokens(tokens) => self.pool.text_of(base, tokens).await,
+                    Prompt::Text(_) => None,
+                });
+            }
+        }
+        decoded
     }
 
     /// What a model name stands for in this tenant: what the configuration

@@ -1,6 +1,7 @@
 //! What is remembered of a request, and told exactly once: one log line, the
 //! counters, the histograms. Never its text.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ use tracing::{info, warn};
 use crate::adapters::{Catalogue, Used};
 use crate::telemetry::Metrics;
 use crate::types::{
-    Caller, Error, ErrorKind, Event, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage,
+    Caller, Error, ErrorKind, Event, Finding, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage,
 };
 
 pub(super) struct Record {
@@ -28,6 +29,10 @@ pub(super) struct Record {
     /// When it had a place at the workers.
     seated: Option<Instant>,
     first_event: Option<Instant>,
+    /// When the client was given its first text.
+    first_sent: Option<Instant>,
+    /// What the guard found, in short.
+    findings: String,
     /// Whether a worker has the prompt, and how long that is expected to be.
     read: Option<(Arc<AtomicBool>, u32)>,
     usage: Option<Usage>,
@@ -79,6 +84,8 @@ impl Record {
             worker: None,
             seated: None,
             first_event: None,
+            first_sent: None,
+            findings: String::new(),
             read: None,
             usage: None,
             seen: Usage::default(),
@@ -115,14 +122,39 @@ impl Record {
         let now = Instant::now();
         self.worker = Some(worker);
         self.first_event = Some(now);
-        self.metrics.first_token(self.caller.tenant.id.as_str(), self.model_name(), now - self.started);
+        self.metrics.worker_first_token(self.caller.tenant.id.as_str(), self.model_name(), now - self.started);
     }
 
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Delta(delta) => self.seen.completion_tokens += delta.tokens,
-            Event::Finished { reason, .. } => self.finish_reason = Some(*reason),
+            Event::Finished { .. } => {}
             Event::Usage(usage) => self.usage = Some(*usage),
+        }
+    }
+
+    /// What the client is given.
+    pub(super) fn sent(&mut self, event: &Event) {
+        match event {
+            Event::Delta(delta) => {
+                self.found(&delta.findings);
+                if self.first_sent.is_none() && (!delta.text.is_empty() || delta.extra.is_some()) {
+                    let now = Instant::now();
+                    self.first_sent = Some(now);
+                    let tenant = self.caller.tenant.id.as_str();
+                    self.metrics.first_token(tenant, self.model_name(), now - self.started);
+                }
+            }
+            Event::Finished { reason, .. } => self.finish_reason = Some(*reason),
+            Event::Usage(_) => {}
+        }
+    }
+
+    /// What the guard found; never the text.
+    fn found(&mut self, findings: &[Finding]) {
+        for Finding { side, action, category, .. } in findings {
+            let comma = if self.findings.is_empty() { "" } else { "," };
+            let _ = write!(self.findings, "{comma}{}/{}/{category}", side.as_str(), action.as_str());
         }
     }
 
@@ -198,6 +230,8 @@ impl Record {
         self.metrics.request(Some(tenant), model.map(|model| &*model.name), self.route.as_str(), outcome);
         let queued = self.seated.map(|at| (at - self.started).as_secs_f64());
         let to_first = self.first_event.map(|at| (at - self.started).as_secs_f64());
+        let to_first_sent = self.first_sent.map(|at| (at - self.started).as_secs_f64());
+        let guard = (!self.findings.is_empty()).then_some(self.findings.as_str());
         // Never the message: it may quote what the tenant wrote.
         let detail = error.and_then(Error::detail);
         macro_rules! line {
@@ -218,6 +252,8 @@ impl Record {
                     completion_tokens = usage.completion_tokens,
                     queue_seconds = queued,
                     first_event_seconds = to_first,
+                    first_sent_seconds = to_first_sent,
+                    guard,
                     seconds = self.started.elapsed().as_secs_f64(),
                     "request"
                 )

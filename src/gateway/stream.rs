@@ -1,7 +1,9 @@
 //! The events of a running generation, as the edges read them: the worker's
 //! own, metered, and cut off by deadline and shutdown.
 //!
-//! This is the one wrapper that every token passes. What the request holds
+//! This is the one wrapper that every token passes, and the guard with it: where a
+//! policy looks at answers, the worker's events go in there and what was judged
+//! comes out. What the request holds
 //! lives in here; dropping the stream gives everything back and stops the
 //! worker. A reader that does not read is not polled, so the limits are kept by
 //! a task of the stream's own, which takes away what the request holds.
@@ -21,6 +23,7 @@ use super::attempt::{self, Attempt};
 use super::failure;
 use super::record::Record;
 use crate::admission::Permit;
+use crate::moderation::OutputGuard;
 use crate::pool::{EventSource, Lease, Outcome};
 use crate::telemetry::StreamGauge;
 use crate::types::{Error, Event, Finish};
@@ -37,7 +40,12 @@ pub struct EventStream {
 
 /// What the reader and the limit both reach.
 struct Shared {
+    /// Without a guard: the event that was waited for already.
     first: Option<Event>,
+    /// What the worker said is sent when this has judged it.
+    guard: Option<OutputGuard>,
+    /// How the worker's part ended, while the guard still has some of it.
+    ended: Option<(Finish, Option<Error>)>,
     /// `None` once the stream has ended and everything was given back.
     running: Option<Running>,
     /// What a limit ended the stream with, until it is told.
@@ -74,6 +82,7 @@ impl EventStream {
         mut permit: Permit,
         gauge: StreamGauge,
         mut record: Record,
+        mut guard: Option<OutputGuard>,
         limits: Limits,
         tasks: &TaskTracker,
     ) -> Self {
@@ -90,10 +99,18 @@ impl EventStream {
             inter_token: record.inter_token(),
             last_token: Instant::now(),
         };
-        let (first, running) = (Some(attempt.first), Some(running));
+        let first = match &mut guard {
+            Some(guard) => {
+                guard.push(attempt.first);
+                None
+            }
+            None => Some(attempt.first),
+        };
         let shared = Arc::new(Mutex::new(Shared {
             first,
-            running,
+            guard,
+            ended: None,
+            running: Some(running),
             cut: None,
             reader: None,
             idle: Some(Instant::now()),
@@ -110,53 +127,26 @@ impl Stream for EventStream {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let shared = &mut *lock(&self.shared);
         shared.idle = Some(Instant::now());
-        if let Some(first) = shared.first.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
-        let Some(running) = &mut shared.running else {
-            return Poll::Ready(shared.cut.take().map(Err));
-        };
-        match running.events.as_mut().poll_next(cx) {
-            Poll::Ready(Some(Ok(event))) => {
-                let tokens = tokens(&event);
-                if tokens > 0 {
-                    running.lease.generated(tokens);
-                    let now = Instant::now();
-                    running.inter_token.observe((now - running.last_token).as_secs_f64());
-                    running.last_token = now;
-                }
-                shared.record.event(&event);
-                let used = shared.record.used();
-                running.permit.used(used.prompt_tokens.into(), used.completion_tokens.into());
-                Poll::Ready(Some(Ok(event)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                running.lease.ended(attempt::outcome(&error));
-                let error = failure::worker(&error);
-                shared.end(Finish::Upstream, Some(&error));
-                Poll::Ready(Some(Err(error)))
-            }
-            Poll::Ready(None) => {
-                running.lease.ended(Outcome::Succeeded);
-                shared.end(Finish::Complete, None);
-                Poll::Ready(None)
-            }
+        let polled = if shared.guard.is_some() { shared.poll_judged(cx) } else { shared.poll_unjudged(cx) };
+        match &polled {
+            Poll::Ready(Some(Ok(event))) => shared.record.sent(event),
+            Poll::Ready(_) => {}
             Poll::Pending => {
                 shared.idle = None;
                 match &mut shared.reader {
                     Some(reader) => reader.clone_from(cx.waker()),
                     reader => *reader = Some(cx.waker().clone()),
                 }
-                Poll::Pending
             }
         }
+        polled
     }
 }
 
 impl Drop for EventStream {
     fn drop(&mut self) {
         let mut shared = lock(&self.shared);
-        if shared.running.is_some() {
+        if shared.running.is_some() || shared.ended.is_some() {
             shared.end(Finish::ClientGone, None);
         }
     }
@@ -177,6 +167,85 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 // === impl Shared ===
 
 impl Shared {
+    /// The worker's next event as it is.
+    fn poll_unjudged(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let Some(polled) = self.poll_worker(cx) else { return Poll::Ready(self.cut.take().map(Err)) };
+        match std::task::ready!(polled) {
+            Ok(event) => Poll::Ready(Some(Ok(event))),
+            Err((finish, error)) => {
+                self.end(finish, error.as_ref());
+                Poll::Ready(error.map(Err))
+            }
+        }
+    }
+
+    /// The next event that was judged.
+    fn poll_judged(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Error>>> {
+        loop {
+            let Some(guard) = &mut self.guard else { return Poll::Ready(self.cut.take().map(Err)) };
+            if let Poll::Ready(event) = guard.poll(cx) {
+                if guard.has_stopped() && self.running.take().is_some() {
+                    // What it wrote and nobody may read was generated all the same.
+                    guard.push(Event::Usage(self.record.used()));
+                    self.ended = Some((Finish::GuardStopped, None));
+                }
+                return Poll::Ready(Some(Ok(event)));
+            }
+            if let Some((finish, error)) = self.ended.take_if(|_| guard.is_done()) {
+                let finish = if guard.has_stopped() && error.is_none() { Finish::GuardStopped } else { finish };
+                self.end(finish, error.as_ref());
+                return Poll::Ready(error.map(Err));
+            }
+            if self.ended.is_some() || guard.is_full() {
+                return Poll::Pending;
+            }
+            let Some(polled) = self.poll_worker(cx) else { return Poll::Ready(self.cut.take().map(Err)) };
+            let said = std::task::ready!(polled);
+            let Some(guard) = &mut self.guard else { continue };
+            match said {
+                Ok(event) => guard.push(event),
+                Err(ended) => {
+                    self.running = None;
+                    self.ended = Some(ended);
+                    guard.end();
+                }
+            }
+        }
+    }
+
+    /// What the worker says next, counted; or how it ended. `None` once it has.
+    #[expect(clippy::type_complexity, reason = "it is taken apart where it is called")]
+    fn poll_worker(&mut self, cx: &mut Context<'_>) -> Option<Poll<Result<Event, (Finish, Option<Error>)>>> {
+        let running = self.running.as_mut()?;
+        Some(match running.events.as_mut().poll_next(cx) {
+            Poll::Ready(Some(Ok(event))) => {
+                let tokens = tokens(&event);
+                if tokens > 0 {
+                    running.lease.generated(tokens);
+                    let now = Instant::now();
+                    running.inter_token.observe((now - running.last_token).as_secs_f64());
+                    running.last_token = now;
+                }
+                self.record.event(&event);
+                let used = self.record.used();
+                running.permit.used(used.prompt_tokens.into(), used.completion_tokens.into());
+                Poll::Ready(Ok(event))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                running.lease.ended(attempt::outcome(&error));
+                Poll::Ready(Err((Finish::Upstream, Some(failure::worker(&error)))))
+            }
+            Poll::Ready(None) => {
+                running.lease.ended(Outcome::Succeeded);
+                Poll::Ready(Err((Finish::Complete, None)))
+            }
+            Poll::Pending => Poll::Pending,
+        })
+    }
+
     /// A stream that nobody reads takes no steps at its worker, and has no place
     /// among those that do: others may have it.
     fn give_way(&mut self) {
@@ -188,6 +257,8 @@ impl Shared {
 
     fn end(&mut self, finish: Finish, error: Option<&Error>) {
         self.running = None;
+        self.guard = None;
+        self.ended = None;
         self.record.ended(finish, error);
     }
 }

@@ -168,6 +168,17 @@ impl Pool {
     }
 
     /// The workers there are at this moment.
+    /// The text of a prompt's tokens, by the first worker of the base model that can
+    /// tell it; `None` where none can.
+    pub async fn text_of(&self, base: &BaseName, tokens: &[u32]) -> Option<String> {
+        for worker in self.workers().iter().filter(|worker| worker.serves(base)) {
+            if let Some(text) = worker.driver().text_of(base, tokens).await {
+                return Some(text);
+            }
+        }
+        None
+    }
+
     pub fn workers(&self) -> Arc<Vec<Arc<Worker>>> {
         self.workers.load_full()
     }

@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::guard::GuardMetrics;
+
 /// The `content-type` of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -29,9 +31,11 @@ const LOAD_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 
 pub struct Metrics {
     registry: Registry,
+    guard: GuardMetrics,
     requests: Family<RequestLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     first_token: Family<ModelLabels, Histogram, Buckets>,
+    worker_first_token: Family<ModelLabels, Histogram, Buckets>,
     inter_token: Family<ModelLabels, Histogram, Buckets>,
     streams: Family<TenantLabels, Gauge>,
     limited: Family<LimitLabels, Counter>,
@@ -167,7 +171,7 @@ struct BuildLabels {
 }
 
 #[derive(Clone)]
-struct Buckets(&'static [f64]);
+pub(super) struct Buckets(pub(super) &'static [f64]);
 
 impl MetricConstructor<Histogram> for Buckets {
     fn new_metric(&self) -> Histogram {
@@ -180,10 +184,13 @@ impl MetricConstructor<Histogram> for Buckets {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tenantry");
+        let guard = GuardMetrics::register(&mut registry);
         let metrics = Self {
+            guard,
             requests: Family::default(),
             tokens: Family::default(),
             first_token: Family::new_with_constructor(Buckets(&FIRST_TOKEN_SECONDS)),
+            worker_first_token: Family::new_with_constructor(Buckets(&FIRST_TOKEN_SECONDS)),
             inter_token: Family::new_with_constructor(Buckets(&INTER_TOKEN_SECONDS)),
             streams: Family::default(),
             limited: Family::default(),
@@ -215,9 +222,15 @@ impl Default for Metrics {
         registry.register("tokens", "Tokens read (input) and generated (output)", metrics.tokens.clone());
         registry.register_with_unit(
             "time_to_first_token",
-            "Time from a request's arrival to its first event",
+            "Time from a request's arrival to the first text that is sent",
             Unit::Seconds,
             metrics.first_token.clone(),
+        );
+        registry.register_with_unit(
+            "worker_first_token",
+            "Time from a request's arrival to the worker's first event",
+            Unit::Seconds,
+            metrics.worker_first_token.clone(),
         );
         registry.register_with_unit(
             "inter_token",
@@ -292,6 +305,10 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
+    pub fn guard(&self) -> &GuardMetrics {
+        &self.guard
+    }
+
     /// A request came to its end. `tenant` and `model` are `None` where the
     /// request did not get as far as a known one.
     pub fn request(&self, tenant: Option<&str>, model: Option<&str>, route: &'static str, outcome: &'static str) {
@@ -309,6 +326,11 @@ impl Metrics {
     pub fn first_token(&self, tenant: &str, model: &str, after: Duration) {
         let labels = ModelLabels { tenant: tenant.to_owned(), model: model.to_owned() };
         self.first_token.get_or_create(&labels).observe(after.as_secs_f64());
+    }
+
+    pub fn worker_first_token(&self, tenant: &str, model: &str, after: Duration) {
+        let labels = ModelLabels { tenant: tenant.to_owned(), model: model.to_owned() };
+        self.worker_first_token.get_or_create(&labels).observe(after.as_secs_f64());
     }
 
     /// The histogram of one model's times between events, looked up once a stream.

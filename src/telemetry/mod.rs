@@ -1,7 +1,9 @@
 //! What operators see: metrics (all of them, in [`metrics`]) and the log.
 
+mod guard;
 mod log;
 mod metrics;
 
+pub use guard::GuardMetrics;
 pub use log::{Config as LogConfig, Format as LogFormat, init as init_log};
 pub use metrics::{AdapterReading, CONTENT_TYPE, Metrics, Readings, StreamGauge, WorkerReading};

@@ -19,6 +19,10 @@ pub enum ErrorKind {
     ModelNotFound,
     InvalidRequest,
     ContextTooLong,
+    /// The guard found something in the prompt.
+    PromptBlocked,
+    /// Nobody could judge the prompt, and the policy blocks what is not judged.
+    GuardUnavailable,
     UnknownPath,
     MethodNotAllowed,
     BodyTooLarge,
@@ -46,6 +50,8 @@ impl ErrorKind {
             Self::ModelNotFound => "model_not_found",
             Self::InvalidRequest => "invalid_request",
             Self::ContextTooLong => "context_length_exceeded",
+            Self::PromptBlocked => "content_filter",
+            Self::GuardUnavailable => "guard_unavailable",
             Self::UnknownPath => "unknown_path",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTooLarge => "request_too_large",

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::Finding;
+
 /// One step of a generation, in order: any number of `Delta`s, one `Finished`
 /// for each choice, then one `Usage` for all of them, which is the last.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +26,8 @@ pub struct Delta {
     pub logprobs: Vec<TokenLogprob>,
     /// What the worker said that has no place above.
     pub extra: Option<Box<Extra>>,
+    /// What the guard found in the prompt and in this choice, once, before its end.
+    pub findings: Vec<Finding>,
 }
 
 /// Fields of a worker's chunk that OpenAI's interface has and this vocabulary
@@ -79,7 +83,7 @@ pub enum FinishReason {
     Length,
     /// The model asks for tools to be called.
     ToolCalls,
-    /// A filter of the worker's own ended it.
+    /// The guard ended it, or a filter of the worker's own.
     ContentFilter,
 }
 
@@ -107,6 +111,8 @@ pub enum Finish {
     Complete,
     /// The client went away before the end.
     ClientGone,
+    /// The guard let no more of the answer out.
+    GuardStopped,
     /// The worker failed.
     Upstream,
     /// The request's time ran out.
@@ -120,6 +126,7 @@ impl Finish {
         match self {
             Self::Complete => "complete",
             Self::ClientGone => "client_gone",
+            Self::GuardStopped => "guard_stopped",
             Self::Upstream => "upstream",
             Self::Deadline => "deadline",
             Self::Drained => "drained",

@@ -6,6 +6,7 @@
 
 mod error;
 mod event;
+mod finding;
 mod id;
 mod limits;
 mod request;
@@ -14,6 +15,7 @@ mod tenant;
 
 pub use error::{Error, ErrorKind};
 pub use event::{Delta, Event, Extra, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
+pub use finding::{Action, Finding, Side, Stage};
 pub use id::{AdapterKey, BaseName, GenerationId, TenantId};
 pub use limits::{Limit, Limits, Priority, QueueOrder, Share};
 pub use request::{GenerateRequest, Input, Message, More, Prompt, Role, Route, Sampling};

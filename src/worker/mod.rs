@@ -65,6 +65,13 @@ pub trait Driver: Send + Sync + 'static {
     /// Takes an adapter away that no generation uses.
     fn unload_adapter(&self, key: AdapterKey) -> BoxFuture<'_, Result<(), WorkerError>>;
 
+    /// The text of a prompt's tokens, as near as it can be told; `None` where the
+    /// worker cannot.
+    fn text_of<'a>(&'a self, base: &'a BaseName, tokens: &'a [u32]) -> BoxFuture<'a, Option<String>> {
+        let _ = (base, tokens);
+        Box::pin(std::future::ready(None))
+    }
+
     fn status(&self) -> Status;
 
     /// Whether the engine may give a running request another adapter while one

@@ -17,19 +17,20 @@ const TABLE: &[(&str, &[&str])] = &[
     ("admission", &["types", "telemetry"]),
     // A crate of its own, that knows nothing of the rest.
     ("guard", &[]),
+    ("moderation", &["types", "telemetry", "guard"]),
     ("adapters", &["types", "telemetry"]),
     ("ratings", &["types", "telemetry"]),
     // A crate of its own, as is `types`.
     ("engine", &["types"]),
     ("worker", &["types", "telemetry", "engine"]),
     ("pool", &["types", "telemetry", "engine", "worker", "adapters"]),
-    ("gateway", &["types", "telemetry", "auth", "admission", "guard", "pool", "adapters", "ratings"]),
+    ("gateway", &["types", "telemetry", "auth", "admission", "moderation", "pool", "adapters", "ratings"]),
     // The admin API speaks of the catalogue.
     ("edge", &["types", "telemetry", "auth", "gateway", "adapters"]),
     // The service of `tenantry worker`, which has no gateway.
     ("edge/worker", &["types", "auth", "worker"]),
     // The hash is what a key in the file is read as.
-    ("config", &["types", "*Config", "telemetry::LogFormat", "auth::KeyHash"]),
+    ("config", &["types", "*Config", "telemetry::LogFormat", "auth::KeyHash", "guard", "moderation"]),
     ("shutdown", &["types", "telemetry"]),
     ("app", &["*"]),
     ("lib", &["*"]),

@@ -13,6 +13,7 @@ mod discovery;
 mod drivers;
 mod engine;
 mod grpc;
+mod guard;
 mod http;
 mod layout;
 mod model_files;

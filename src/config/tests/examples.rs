@@ -99,6 +99,17 @@ fn the_reference_shows_the_defaults() {
     assert_eq!(reference.shutdown, least.shutdown);
     assert_eq!(reference.log, least.log);
     assert_eq!(reference.gateway, least.gateway);
+    assert_eq!(reference.guard.stage2.pool, least.guard.stage2.pool);
+    assert_eq!(reference.guard.stage2.enabled, least.guard.stage2.enabled);
+    let (shown, usual) = (&reference.guard.standard, crate::moderation::Policy::default());
+    assert_eq!(shown.system_prompts, usual.system_prompts);
+    let rules = |rules: &crate::moderation::Rules| (rules.action, rules.thresholds, rules.busy);
+    let prompt = |policy: &crate::moderation::Policy| policy.prompt.as_ref().map(rules).expect("on");
+    assert_eq!(prompt(shown), prompt(&usual));
+    let output = |policy: &crate::moderation::Policy| {
+        policy.output.as_ref().map(|output| (rules(&output.rules), output.mode, output.hold)).expect("on")
+    };
+    assert_eq!(output(shown), output(&usual));
     let (shown_tenant, own_tenant) = (&reference.tenants[0], &least.tenants[0]);
     assert_eq!(shown_tenant.share, own_tenant.share);
     assert_eq!(shown_tenant.limits.concurrent_generations, own_tenant.limits.concurrent_generations);
@@ -133,7 +144,7 @@ fn the_reference_shows_every_key() {
         assert!(known.is_subset(shown), "{table}: known are {known:?}, shown are {shown:?}");
         checked += 1;
     }
-    assert_eq!(checked, 39, "tables, each entry of a list for itself");
+    assert_eq!(checked, 49, "tables, each entry of a list for itself");
 }
 
 /// Entries of a list, a tenant's models, and workers that are known or
@@ -146,6 +157,10 @@ fn shape(path: &str) -> String {
     // The tenant's own show all of them.
     if path == "tenants[].keys[].limits" || path.starts_with("tenants[].model_limits.") {
         return "tenants[].limits".to_owned();
+    }
+    // One has a `url`, the other a `base`.
+    if path.starts_with("guard.judges.") {
+        return "guard.judges.*".to_owned();
     }
     if path.starts_with("tenants[].models.") { "tenants[].models.*".to_owned() } else { path }
 }

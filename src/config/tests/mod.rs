@@ -1,6 +1,7 @@
 mod discovery;
 mod environment;
 mod examples;
+mod guard;
 mod problems;
 
 use std::ffi::OsString;

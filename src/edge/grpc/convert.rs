@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::pb;
 use crate::edge::limits::{self, Decimals};
 use crate::edge::refusal::{missing, needs_logprobs, unknown_role};
+use crate::gateway::Judgement;
 use crate::types::{
-    Delta, Error, Event, GenerateRequest, Input, Message, Prompt, Role, Route, Sampling, TokenLogprob, TopLogprob,
+    Delta, Error, Event, Finding, GenerateRequest, Input, Message, Prompt, Role, Route, Sampling, TokenLogprob,
+    TopLogprob,
 };
 
 /// What every event of a generation repeats.
@@ -126,11 +128,16 @@ fn stop(stop: Vec<String>) -> Result<Vec<String>, Error> {
 pub(super) fn event(header: &Header, event: Event) -> Option<pb::GenerateEvent> {
     use pb::generate_event::Event as Told;
     let told = match event {
-        Event::Delta(Delta { text, logprobs, .. }) if text.is_empty() && logprobs.is_empty() => return None,
+        Event::Delta(Delta { text, logprobs, findings, .. })
+            if text.is_empty() && logprobs.is_empty() && findings.is_empty() =>
+        {
+            return None;
+        }
         Event::Delta(delta) => Told::Delta(pb::Delta {
             index: delta.choice,
             content: delta.text,
             logprobs: delta.logprobs.into_iter().map(token_logprob).collect(),
+            guard: delta.findings.into_iter().map(finding).collect(),
         }),
         Event::Finished { choice, reason } => {
             Told::Finish(pb::Finish { index: choice, finish_reason: reason.as_str().to_owned() })
@@ -144,6 +151,31 @@ pub(super) fn event(header: &Header, event: Event) -> Option<pb::GenerateEvent> 
     };
     let Header { id, model, created } = header;
     Some(pb::GenerateEvent { id: id.clone(), model: model.clone(), created: *created, event: Some(told) })
+}
+
+fn finding(finding: Finding) -> pb::Finding {
+    pb::Finding {
+        side: finding.side.as_str().to_owned(),
+        action: finding.action.as_str().to_owned(),
+        category: finding.category.to_string(),
+        score: finding.score,
+        stage: finding.stage.as_str().to_owned(),
+        place: finding.place.to_string(),
+    }
+}
+
+/// What was judged, in the order of the texts.
+pub(super) fn moderation(id: String, judged: Vec<Judgement>) -> pb::ModerateResponse {
+    let result = |judgement: Judgement| {
+        let categories = judgement.categories().into_iter();
+        let category = |(name, flagged, score): (std::sync::Arc<str>, bool, f32)| pb::ModerationCategory {
+            name: name.to_string(),
+            flagged,
+            score,
+        };
+        pb::ModerationResult { flagged: judgement.is_flagged(), categories: categories.map(category).collect() }
+    };
+    pb::ModerateResponse { id, results: judged.into_iter().map(result).collect() }
 }
 
 fn token_logprob(logprob: TokenLogprob) -> pb::TokenLogprob {

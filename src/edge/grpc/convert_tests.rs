@@ -181,11 +181,11 @@ fn events_keep_all_they_say_and_silent_ones_are_left_out() {
     assert_eq!(told(Event::Delta(silent.clone())), None);
     assert_eq!(
         told(Event::Delta(Delta { logprobs, ..silent.clone() })),
-        with(Told::Delta(pb::Delta { index: 2, content: String::new(), logprobs: vec![token] }))
+        with(Told::Delta(pb::Delta { index: 2, content: String::new(), logprobs: vec![token], guard: Vec::new() }))
     );
     assert_eq!(
         told(Event::Delta(Delta { text: "né".to_owned(), ..silent })),
-        with(Told::Delta(pb::Delta { index: 2, content: "né".to_owned(), logprobs: Vec::new() }))
+        with(Told::Delta(pb::Delta { index: 2, content: "né".to_owned(), logprobs: Vec::new(), guard: Vec::new() }))
     );
     assert_eq!(
         told(Event::Finished { choice: 1, reason: FinishReason::Length }),

@@ -16,6 +16,9 @@ use super::{Config, speaks_grpc};
 use crate::gateway::Gateway;
 use crate::types::{Caller, Error, ErrorKind, Route};
 
+/// The route of `Moderate` in metrics and logs.
+pub(super) const MODERATE: &str = "grpc_moderate";
+
 #[derive(Clone)]
 pub(super) struct Gate {
     gateway: Arc<Gateway>,
@@ -45,7 +48,7 @@ pub(super) async fn authenticated(State(gate): State<Gate>, mut request: Request
         Ok(caller) => caller,
         Err(error) => return gate.refuse(None, route, &error),
     };
-    if route == Route::GrpcGenerate.as_str()
+    if (route == Route::GrpcGenerate.as_str() || route == MODERATE)
         && let Err(error) = gate.gateway.check(&caller)
     {
         return gate.refuse(Some(&caller), route, &error);
@@ -69,6 +72,7 @@ pub(super) fn unknown_path(gateway: &Gateway) -> Response {
 fn route(path: &str) -> Option<&'static str> {
     match path.strip_prefix('/')?.strip_prefix(SERVICE_NAME)? {
         "/Generate" => Some(Route::GrpcGenerate.as_str()),
+        "/Moderate" => Some(MODERATE),
         "/ListModels" => Some("grpc_list_models"),
         _ => None,
     }

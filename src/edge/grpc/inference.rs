@@ -8,8 +8,10 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, Header};
+use super::gate::MODERATE;
 use super::status::{self, status};
 use super::{pb, timeout};
+use crate::edge::limits;
 use crate::gateway::{EventStream, Gateway, Generation};
 use crate::types::{Caller, Error, GenerateRequest, GenerationId, Route};
 
@@ -55,6 +57,27 @@ impl pb::inference_server::Inference for Inference {
         let mut response = Response::new(Events::new(generation));
         response.metadata_mut().insert(status::GENERATION_ID, status::id_value(id));
         status::tell(response.metadata_mut(), self.gateway.standing(&caller, Some(&model)));
+        Ok(response)
+    }
+
+    async fn moderate(&self, request: Request<pb::ModerateRequest>) -> Result<Response<pb::ModerateResponse>, Status> {
+        let caller = caller(&request)?;
+        let id = self.gateway.new_id();
+        let pb::ModerateRequest { input, model } = request.into_inner();
+        let told = |error: &Error| {
+            let mut status = status(error, Some(id));
+            status::tell(status.metadata_mut(), self.gateway.standing(&caller, None));
+            status
+        };
+        if let Err(error) = limits::moderated("input", input.len()) {
+            self.gateway.record_refusal(Some(&caller.tenant), MODERATE, &error);
+            return Err(told(&error));
+        }
+        let judged = self.gateway.moderate(id, &caller, model.as_deref(), input, MODERATE).await;
+        let judged = judged.map_err(|error| told(&error))?;
+        let mut response = Response::new(convert::moderation(id.to_string(), judged));
+        response.metadata_mut().insert(status::GENERATION_ID, status::id_value(id));
+        status::tell(response.metadata_mut(), self.gateway.standing(&caller, None));
         Ok(response)
     }
 

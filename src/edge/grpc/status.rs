@@ -28,12 +28,13 @@ pub(super) fn code(kind: ErrorKind) -> Code {
         ErrorKind::InvalidRequest | ErrorKind::ContextTooLong => Code::InvalidArgument,
         ErrorKind::UnknownPath | ErrorKind::MethodNotAllowed => Code::Unimplemented,
         ErrorKind::BodyTooLarge | ErrorKind::LimitExceeded(_) => Code::ResourceExhausted,
-        ErrorKind::AdapterInvalid => Code::FailedPrecondition,
+        ErrorKind::AdapterInvalid | ErrorKind::PromptBlocked => Code::FailedPrecondition,
         ErrorKind::Deadline => Code::DeadlineExceeded,
         ErrorKind::QueueFull
         | ErrorKind::QueueTimeout
         | ErrorKind::NoWorker
         | ErrorKind::AdapterUnavailable
+        | ErrorKind::GuardUnavailable
         | ErrorKind::Upstream
         | ErrorKind::ShuttingDown => Code::Unavailable,
         ErrorKind::Internal => Code::Internal,

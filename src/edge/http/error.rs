@@ -54,6 +54,8 @@ fn row(kind: ErrorKind) -> Row {
         ErrorKind::ModelNotFound => (StatusCode::NOT_FOUND, INVALID, Some("model_not_found")),
         ErrorKind::InvalidRequest => (StatusCode::BAD_REQUEST, INVALID, None),
         ErrorKind::ContextTooLong => (StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded")),
+        ErrorKind::PromptBlocked => (StatusCode::BAD_REQUEST, INVALID, Some("content_filter")),
+        ErrorKind::GuardUnavailable => (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("guard_unavailable")),
         ErrorKind::UnknownPath => (StatusCode::NOT_FOUND, INVALID, Some("unknown_url")),
         ErrorKind::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_allowed")),
         ErrorKind::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("request_too_large")),
@@ -72,7 +74,7 @@ fn row(kind: ErrorKind) -> Row {
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("internal")),
     };
     let retry = match kind {
-        ErrorKind::Deadline | ErrorKind::AdapterInvalid => Retry::Useless,
+        ErrorKind::Deadline | ErrorKind::AdapterInvalid | ErrorKind::PromptBlocked => Retry::Useless,
         ErrorKind::LimitExceeded(limit) if limit.is_budget() => Retry::Useless,
         _ => Retry::AsUsual,
     };
@@ -113,12 +115,14 @@ mod tests {
     use super::*;
     use crate::types::Limit;
 
-    const EVERY_KIND: [ErrorKind; 21] = [
+    const EVERY_KIND: [ErrorKind; 23] = [
         ErrorKind::Unauthenticated,
         ErrorKind::Forbidden,
         ErrorKind::ModelNotFound,
         ErrorKind::InvalidRequest,
         ErrorKind::ContextTooLong,
+        ErrorKind::PromptBlocked,
+        ErrorKind::GuardUnavailable,
         ErrorKind::UnknownPath,
         ErrorKind::MethodNotAllowed,
         ErrorKind::BodyTooLarge,

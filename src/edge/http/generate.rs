@@ -18,7 +18,7 @@ use super::sse::{Beginning, SseBody};
 use super::{Api, Edge, body, error};
 use crate::types::{Caller, Error, GenerateRequest, GenerationId};
 
-const GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
+pub(super) const GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 /// Bodies from this size on are parsed where they delay nobody else's tokens.
 const LARGE_BODY: usize = 256 << 10;
 

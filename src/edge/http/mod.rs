@@ -13,6 +13,7 @@ mod fallback;
 mod generate;
 mod limits;
 mod models;
+mod moderations;
 mod openai;
 mod ops;
 mod parse;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use tokio::sync::Semaphore;
@@ -74,16 +75,48 @@ enum Api {
     Completions,
 }
 
+/// A route, and what the guard has to do with it.
+struct Endpoint {
+    path: &'static str,
+    methods: MethodRouter<Arc<Edge>>,
+    /// Read by the test that no route goes by the guard.
+    #[cfg_attr(not(test), expect(dead_code))]
+    guarded: Guarded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guarded {
+    /// What the client wrote is judged before anything reads it, and what it is
+    /// answered before it is sent.
+    Judged,
+    /// It needs no guard, since …
+    Not(&'static str),
+}
+
+/// Every route that a tenant can reach over HTTP; there is no other way to add one.
+fn routes() -> [Endpoint; 7] {
+    let route = |path, methods, guarded| Endpoint { path, methods, guarded };
+    [
+        route("/", get(playground::page), Guarded::Not("it is a page of ours")),
+        route("/v1/chat/completions", post(generate::chat_completions), Guarded::Judged),
+        route("/v1/completions", post(generate::completions), Guarded::Judged),
+        route(
+            "/v1/moderations",
+            post(moderations::moderations),
+            Guarded::Not("it tells what the guard says, and no model reads it"),
+        ),
+        route("/v1/models", get(models::list), Guarded::Not("it tells names of the configuration")),
+        route("/v1/models/{*name}", get(models::one), Guarded::Not("it tells a name of the configuration")),
+        route("/v1/usage", get(usage::usage), Guarded::Not("it tells numbers")),
+    ]
+}
+
 /// Everything that tenants reach: HTTP, and `grpc`'s services on the same port.
 pub fn public_router(gateway: Arc<Gateway>, config: Config, grpc: Router) -> Router {
     let cors = config.cors.as_ref().map(Cors::layer);
-    let router = Router::new()
-        .route("/", get(playground::page))
-        .route("/v1/chat/completions", post(generate::chat_completions))
-        .route("/v1/completions", post(generate::completions))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*name}", get(models::one))
-        .route("/v1/usage", get(usage::usage))
+    let all = routes().into_iter();
+    let router = all.fold(Router::new(), |router, Endpoint { path, methods, .. }| router.route(path, methods));
+    let router = router
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .fallback(fallback::unknown_path)
         .with_state(Arc::new(Edge {

@@ -43,7 +43,7 @@ impl Reading {
         match self.generation.next().await {
             Some(Ok(Output::Token { choice, token, text, detail })) => {
                 let logprobs = detail.map(|detail| logprob(&self.tokenizer, token, detail)).into_iter().collect();
-                Some(Ok(Event::Delta(Delta { choice, text, tokens: 1, logprobs, extra: None })))
+                Some(Ok(Event::Delta(Delta { choice, text, tokens: 1, logprobs, ..Delta::default() })))
             }
             Some(Ok(Output::Finished { choice, text, reason })) => {
                 let finished = Event::Finished { choice, reason };

@@ -254,6 +254,16 @@ impl Driver for Embedded {
         std::future::ready(Ok(())).boxed()
     }
 
+    fn text_of<'a>(&'a self, base: &'a BaseName, tokens: &'a [u32]) -> BoxFuture<'a, Option<String>> {
+        async move {
+            let base = self.loaded(base).await.ok()?;
+            let tokenizer = base.0.tokenizer();
+            let bytes: Vec<u8> = tokens.iter().flat_map(|token| tokenizer.token_bytes(*token)).copied().collect();
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        .boxed()
+    }
+
     fn batch_invariant(&self) -> bool {
         true
     }

@@ -172,7 +172,7 @@ pub fn event_to_pb(event: Event) -> pb::generate_event::Event {
     use pb::generate_event::Event as Told;
     match event {
         // The embedded engine says nothing beyond our vocabulary, so `extra` does not travel.
-        Event::Delta(Delta { choice, text, tokens, logprobs, extra: _ }) => {
+        Event::Delta(Delta { choice, text, tokens, logprobs, extra: _, findings: _ }) => {
             let token = |token: TokenLogprob| pb::TokenLogprob {
                 token: Some(top_to_pb(token.token)),
                 top: token.top.into_iter().map(top_to_pb).collect(),
@@ -208,6 +208,7 @@ pub fn event_from_pb(event: pb::generate_event::Event) -> Result<Event, WorkerEr
                 tokens: delta.tokens,
                 logprobs: delta.logprobs.into_iter().map(token).collect(),
                 extra: None,
+                findings: Vec::new(),
             }))
         }
         Told::Finished(pb::Finished { choice, reason }) => match FinishReason::parse(&reason) {
@@ -374,7 +375,14 @@ mod tests {
         let top = |text: &str| TopLogprob { bytes: text.into(), logprob: -0.5 };
         let logprobs = vec![TokenLogprob { token: top("a"), top: vec![top("a"), top("b")] }];
         for event in [
-            Event::Delta(Delta { choice: 1, text: "a".to_owned(), tokens: 1, logprobs, extra: None }),
+            Event::Delta(Delta {
+                choice: 1,
+                text: "a".to_owned(),
+                tokens: 1,
+                logprobs,
+                extra: None,
+                findings: Vec::new(),
+            }),
             Event::Finished { choice: 1, reason: FinishReason::Length },
             Event::Usage(Usage { prompt_tokens: 1, completion_tokens: 2, cached_tokens: 3 }),
         ] {

@@ -171,7 +171,7 @@ impl Reader {
         progress.tokens = progress.tokens.saturating_add(tokens);
         let choice = index as u32;
         if says_something || tokens > 0 {
-            self.events.push_back(Event::Delta(Delta { choice, text, tokens, logprobs, extra }));
+            self.events.push_back(Event::Delta(Delta { choice, text, tokens, logprobs, extra, ..Delta::default() }));
         }
         if let Some(reason) = reason {
             let reason = reason.as_str().unwrap_or_default();

@@ -186,6 +186,14 @@ impl Driver for LlamaCpp {
         self.remote.bases()
     }
 
+    fn text_of<'a>(&'a self, _: &'a BaseName, tokens: &'a [u32]) -> BoxFuture<'a, Option<String>> {
+        async move {
+            let body = serde_json::json!({ "tokens": tokens });
+            upstream::text_of(&self.client, &self.remote, &body, "content").await
+        }
+        .boxed()
+    }
+
     fn generate(&self, call: Call) -> BoxFuture<'_, Result<Started, WorkerError>> {
         async move {
             let Some(model) = self.remote.model(&call.base) else {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::RemoteConfig;
 use super::chunk::{ModelCheck, Reader, shortened};
 use super::client::{Client, ClientError, Response};
 use super::request::{self, Dialect};
@@ -173,6 +174,18 @@ impl Answer {
             self.response.done();
         }
     }
+}
+
+/// Asks `/detokenize` for the text of tokens, which stands in `field` of the answer.
+/// `None` where the worker does not tell it.
+pub(super) async fn text_of(client: &Arc<Client>, remote: &RemoteConfig, body: &Value, field: &str) -> Option<String> {
+    let asking = async {
+        let response = client.post("/detokenize", body.to_string().into_bytes()).await.ok()?;
+        let answer = response.status.is_success().then_some(response)?.bytes(MAX_ANSWER).await.ok()?;
+        let answer: Value = serde_json::from_slice(&answer).ok()?;
+        answer.get(field)?.as_str().map(str::to_owned)
+    };
+    tokio::time::timeout(remote.timeouts().first_byte, asking).await.ok()?
 }
 
 fn failed(what: &str) -> WorkerError {

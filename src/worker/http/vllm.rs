@@ -151,6 +151,15 @@ impl Driver for Vllm {
         self.remote.bases()
     }
 
+    fn text_of<'a>(&'a self, base: &'a BaseName, tokens: &'a [u32]) -> BoxFuture<'a, Option<String>> {
+        async move {
+            let body = json!({ "model": self.remote.model(base)?, "tokens": tokens });
+            let _busy = self.sleeper.awake().await.ok()?;
+            upstream::text_of(&self.client, &self.remote, &body, "prompt").await
+        }
+        .boxed()
+    }
+
     fn generate(&self, call: Call) -> BoxFuture<'_, Result<Started, WorkerError>> {
         async move {
             let Some(base) = self.remote.model(&call.base) else {

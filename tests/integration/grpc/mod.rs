@@ -1,6 +1,7 @@
 //! The gRPC edge over real sockets, with a scripted worker behind it.
 
 mod errors;
+mod guarded;
 mod scripted;
 mod services;
 mod web;
@@ -70,7 +71,7 @@ async fn a_generation_streams_its_events_and_gives_everything_back() {
         told.push(event.event.expect("every event says something"));
     }
     let said =
-        |content: &str| Event::Delta(client::Delta { index: 0, content: content.to_owned(), logprobs: Vec::new() });
+        |content: &str| Event::Delta(client::Delta { index: 0, content: content.to_owned(), ..Default::default() });
     let usage = client::Usage { prompt_tokens: 5, completion_tokens: 3, total_tokens: 8, cached_tokens: 1 };
     let finish = client::Finish { index: 0, finish_reason: "stop".to_owned() };
     assert_eq!(told, [said("Hel"), said("lo"), Event::Finish(finish), Event::Usage(usage)]);

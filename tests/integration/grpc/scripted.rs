@@ -17,6 +17,7 @@ use tenantry::admission::Admission;
 use tenantry::auth::{KeyHash, Keyring};
 use tenantry::edge::grpc;
 use tenantry::gateway::{self, Gateway, Held, Live};
+use tenantry::moderation::Policies;
 use tenantry::pool::{self, Pool, ResidencyConfig};
 use tenantry::telemetry::Metrics;
 use tenantry::types::{
@@ -66,6 +67,11 @@ impl Scripted {
         let failed = || Err(WorkerError::Failed("secret trace from worker-7".to_owned()));
         Ok(match prompt {
             "hold" => (vec![text("Wait")], true),
+            "insult" => {
+                let end = Event::Finished { choice: 0, reason: FinishReason::Stop };
+                let usage = Ok(Event::Usage(Usage { prompt_tokens: 5, completion_tokens: 3, cached_tokens: 1 }));
+                (vec![text("Hello. You are"), text(" a stupid id"), text("iot."), Ok(end), usage], false)
+            }
             "never" => (Vec::new(), true),
             "fail" => (vec![failed()], false),
             "break" => (vec![text("Half"), failed()], false),
@@ -142,8 +148,13 @@ impl Drop for Script {
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::with(Policies::unguarded()).await
+    }
+
+    /// One whose texts are looked at.
+    pub(super) async fn with(policies: Policies) -> Self {
         let worker = Arc::new(Scripted::default());
-        let gateway = gateway(worker.clone());
+        let gateway = gateway(worker.clone(), policies);
         let draining = CancellationToken::new();
         let asked = gateway.clone();
         let readiness = grpc::Readiness { not_ready: Arc::new(move || asked.not_ready()), draining: draining.clone() };
@@ -184,7 +195,7 @@ async fn fallback(State(gateway): State<Arc<Gateway>>, request: Request) -> Resp
     }
 }
 
-fn gateway(worker: Arc<Scripted>) -> Arc<Gateway> {
+fn gateway(worker: Arc<Scripted>, policies: Policies) -> Arc<Gateway> {
     let mut keyring = Keyring::default();
     let one = Limits { concurrent_generations: Some(1), ..Limits::default() };
     let counted = Limits { requests_per_minute: Some(2), output_tokens_per_minute: Some(1_000), ..Limits::default() };
@@ -205,7 +216,7 @@ fn gateway(worker: Arc<Scripted>) -> Arc<Gateway> {
     let worker = pool::Worker::new("worker", worker, config, none.clone(), metrics.clone());
     let config =
         gateway::Config { request_timeout: Duration::from_secs(30), attempts: 1, ..gateway::Config::default() };
-    let live = Live::new(keyring, vec![BaseName::new("base")]);
+    let live = Live::new(keyring, vec![BaseName::new("base")]).guarded(policies);
     let pool = Pool::new(vec![worker], none, metrics.clone());
     Arc::new(Gateway::new(config, live, Admission::default(), pool, metrics, CancellationToken::new()))
 }

@@ -85,7 +85,7 @@ async fn grpc_web_reads_an_error_as_a_status() {
 #[tokio::test]
 async fn an_unknown_service_or_method_is_unimplemented() {
     let server = Server::start().await;
-    for path in ["/tenantry.v1.Inference/Moderate", "/tenantry.v1.Nothing/Generate", "/x", "/grpc.health.v1.Health/X"] {
+    for path in ["/tenantry.v1.Inference/Judge", "/tenantry.v1.Nothing/Generate", "/x", "/grpc.health.v1.Health/X"] {
         for (version, spoken) in [(Version::HTTP_2, GRPC), (Version::HTTP_11, WEB)] {
             let answer = post(&server, version, path, spoken, framed(b"")).await;
             assert_eq!(answer.status, StatusCode::OK, "{path}");

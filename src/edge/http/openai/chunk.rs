@@ -6,10 +6,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::finding::FindingBody;
 use super::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::{Form, Identity, UsageBody, write};
 use crate::edge::http::Api;
-use crate::types::{Delta, Event, Extra, TokenLogprob, Usage};
+use crate::types::{Delta, Event, Extra, Finding, TokenLogprob, Usage};
 
 pub(in crate::edge::http) struct ChunkEncoder {
     form: Form,
@@ -73,13 +74,18 @@ struct Step<'a> {
     logprobs: &'a [TokenLogprob],
     finish_reason: Option<&'static str>,
     extra: Option<&'a Extra>,
+    findings: &'a [Finding],
 }
 
 // === impl Step ===
 
 impl Step<'_> {
     fn says_nothing(&self) -> bool {
-        self.text.is_empty() && self.logprobs.is_empty() && self.finish_reason.is_none() && self.extra.is_none()
+        self.text.is_empty()
+            && self.logprobs.is_empty()
+            && self.finish_reason.is_none()
+            && self.extra.is_none()
+            && self.findings.is_empty()
     }
 }
 
@@ -108,13 +114,13 @@ impl ChunkEncoder {
     /// The frame for an event; `None` where the client has nothing to learn from it.
     pub(in crate::edge::http) fn event(&mut self, event: &Event) -> Option<Bytes> {
         match event {
-            Event::Delta(Delta { choice, text, logprobs, extra, .. }) => {
+            Event::Delta(Delta { choice, text, logprobs, extra, findings, .. }) => {
                 let extra = extra.as_deref();
-                self.step(&Step { index: *choice, text, logprobs, finish_reason: None, extra })
+                self.step(&Step { index: *choice, text, logprobs, finish_reason: None, extra, findings })
             }
             Event::Finished { choice, reason } => {
                 let finish_reason = Some(reason.as_str());
-                self.step(&Step { index: *choice, text: "", logprobs: &[], finish_reason, extra: None })
+                self.step(&Step { index: *choice, text: "", logprobs: &[], finish_reason, extra: None, findings: &[] })
             }
             Event::Usage(usage) => self.include_usage.then(|| self.usage(*usage)),
         }
@@ -140,6 +146,10 @@ impl ChunkEncoder {
             write(&mut frame, name);
             frame.push(b':');
             write(&mut frame, value);
+        }
+        if !step.findings.is_empty() {
+            frame.extend_from_slice(b",\"guard\":");
+            write(&mut frame, &FindingBody::all(step.index, step.findings));
         }
         frame.extend_from_slice(b"}\n\n");
         Some(frame.into())

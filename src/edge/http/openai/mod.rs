@@ -3,6 +3,7 @@
 
 mod chunk;
 mod extra;
+mod finding;
 mod logprobs;
 mod whole;
 

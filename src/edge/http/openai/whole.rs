@@ -5,15 +5,18 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::extra::{add_delta, add_fields};
+use super::finding::FindingBody;
 use super::logprobs::{ChatLogprobs, CompletionLogprobs};
 use super::{Form, Identity, UsageBody, write};
 use crate::edge::http::Api;
-use crate::types::{Delta, Event, FinishReason, TokenLogprob, Usage};
+use crate::types::{Delta, Event, Finding, FinishReason, TokenLogprob, Usage};
 
 pub(in crate::edge::http) struct Answer {
     form: Form,
     choices: Vec<Choice>,
     usage: Option<Usage>,
+    /// What the guard found, with the choices.
+    findings: Vec<(u32, Vec<Finding>)>,
     /// Of the answer itself, beyond what we say.
     more: Map<String, Value>,
 }
@@ -37,6 +40,8 @@ struct Completion<'a, C> {
     choices: Vec<C>,
     usage: Option<UsageBody>,
     system_fingerprint: Option<()>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guard: Vec<FindingBody<'a>>,
     #[serde(flatten)]
     more: &'a Map<String, Value>,
 }
@@ -77,12 +82,16 @@ struct TextChoice<'a> {
 
 impl Answer {
     pub(in crate::edge::http) fn new(form: Form) -> Self {
-        Self { form, choices: (0..form.choices).map(|_| Choice::default()).collect(), usage: None, more: Map::new() }
+        let choices = (0..form.choices).map(|_| Choice::default()).collect();
+        Self { form, choices, usage: None, findings: Vec::new(), more: Map::new() }
     }
 
     pub(in crate::edge::http) fn add(&mut self, event: Event) {
         match event {
-            Event::Delta(Delta { choice, text, mut logprobs, extra, .. }) => {
+            Event::Delta(Delta { choice, text, mut logprobs, extra, findings, .. }) => {
+                if !findings.is_empty() {
+                    self.findings.push((choice, findings));
+                }
                 // A choice that was not asked for cannot be told to a client.
                 let Some(choice) = self.choices.get_mut(choice as usize) else { return };
                 choice.text.push_str(&text);
@@ -124,6 +133,7 @@ impl Answer {
             choices: self.choices.iter().enumerate().map(|(index, it)| choice(index, it)).collect(),
             usage: self.usage.map(UsageBody::from),
             system_fingerprint: None,
+            guard: self.findings.iter().flat_map(|(choice, all)| FindingBody::all(*choice, all)).collect(),
             more: &self.more,
         };
         let mut body = Vec::new();

@@ -8,6 +8,7 @@
 mod fields;
 mod harmless;
 mod messages;
+mod moderated;
 mod prompt;
 mod sampling;
 
@@ -17,6 +18,7 @@ use super::Api;
 use crate::edge::{limits, refusal};
 use crate::types::{Error, GenerateRequest, Input};
 use fields::Fields;
+pub(super) use moderated::{Moderated, moderated};
 
 const MOST_CHOICES: u32 = 64;
 /// OpenAI's default for completions; a chat goes on as long as the context holds.

@@ -4,6 +4,7 @@
 mod accepted;
 mod connection;
 mod fuzz;
+mod guarded;
 mod limits;
 mod operations;
 mod parsing;
@@ -34,6 +35,7 @@ use crate::adapters::Catalogue;
 use crate::admission::Admission;
 use crate::auth::{KeyHash, Keyring};
 use crate::gateway::{self, Gateway, Held, Live};
+use crate::moderation::{Policies, Policy};
 use crate::pool::{Pool, ResidencyConfig, Worker, WorkerConfig};
 use crate::telemetry::Metrics;
 use crate::types::{
@@ -127,7 +129,17 @@ impl Harness {
         Self::limited(script, config, catalogue, limits)
     }
 
+    /// One whose texts are looked at, by this policy.
+    fn guarded(script: Vec<Step>, policy: Policy) -> Self {
+        let policies = Policies::new(Arc::new(policy), std::collections::HashMap::new());
+        Self::made(script, Config::default(), Catalogue::fixed(Vec::new()), Limits::default(), policies)
+    }
+
     fn limited(script: Vec<Step>, config: Config, catalogue: Arc<Catalogue>, limits: Limits) -> Self {
+        Self::made(script, config, catalogue, limits, Policies::unguarded())
+    }
+
+    fn made(script: Vec<Step>, config: Config, catalogue: Arc<Catalogue>, limits: Limits, policies: Policies) -> Self {
         let worker = Arc::new(Scripted { script, running: Arc::default(), seen: Mutex::default() });
         let metrics = Arc::new(Metrics::default());
         let route = ModelRoute { base: BaseName::new("base"), adapter: None };
@@ -136,7 +148,7 @@ impl Harness {
         let mut keyring = Keyring::default();
         let caller = Caller { tenant, key: Arc::new(Key::named("one")) };
         keyring.insert(KeyHash::of(b"sk-acme"), caller).expect("the ring was empty");
-        let live = Live::new(keyring, vec![BaseName::new("base")]);
+        let live = Live::new(keyring, vec![BaseName::new("base")]).guarded(policies);
         let residency = ResidencyConfig { adapter_bytes: 1 << 20, adapter_slots: None };
         let pooled = WorkerConfig { residency, slots: None };
         let pooled = Worker::new("w", worker.clone(), pooled, catalogue.clone(), metrics.clone());

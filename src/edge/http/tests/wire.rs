@@ -22,7 +22,14 @@ fn top(bytes: &[u8], logprob: f32) -> TopLogprob {
 }
 
 fn with_logprobs(text: &str, logprobs: Vec<TokenLogprob>) -> Event {
-    Event::Delta(Delta { choice: 0, text: text.to_owned(), tokens: logprobs.len() as u32, logprobs, extra: None })
+    Event::Delta(Delta {
+        choice: 0,
+        text: text.to_owned(),
+        tokens: logprobs.len() as u32,
+        logprobs,
+        extra: None,
+        findings: Vec::new(),
+    })
 }
 
 fn stop(choice: u32) -> Event {

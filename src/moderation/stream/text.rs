@@ -1,0 +1,317 @@
+//! One text of an answer, judged as it grows.
+//!
+//! The text is read in pieces that are cut where it says itself ([`next_cut`]),
+//! never where a chunk of the worker's happened to end; so whatever the chunks, the
+//! same is judged together and the same is found. After each piece stage 1 looks at
+//! the last words. What is no more in doubt is let go of at once; what is waits for
+//! the words that decide it: to the end of the sentence, for a window of words, or
+//! for as long as a reader may be made to wait. Then a [`Question`] is asked.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use tenantry_guard::{Linear, Normalised, Tail, next_cut};
+
+use super::super::judge::{Hits, Opinion, Question};
+use super::super::policy::{Found, Rules};
+use crate::types::{Action, Stage};
+
+/// Bytes before a doubtful part that it is judged with.
+const CONTEXT: usize = 240;
+/// Bytes that may wait for words that decide.
+const MOST: usize = 384;
+/// Bytes before an open entry of a list that are looked through again: more than an
+/// entry has.
+const LISTED: usize = 320;
+/// What stands for a span that was taken out.
+const REDACTED: &str = "[redacted]";
+
+pub(super) struct Text {
+    /// The text from the byte `start` on.
+    kept: String,
+    start: usize,
+    tail: Tail,
+    /// Up to here it was read.
+    cut: usize,
+    /// Ends of the last pieces.
+    ends: VecDeque<usize>,
+    /// Up to here the models have nothing against it.
+    judged: usize,
+    /// From here on an entry of a list may still match.
+    listed: usize,
+    /// Words since `judged`, and what stage 1 said of them, last and at worst.
+    words: usize,
+    last: f32,
+    peak: f32,
+    /// A sentence has ended since `judged`.
+    sentence: bool,
+    /// A question is asked of what stands between `judged` and `cut`.
+    asked: Option<usize>,
+    /// Spans to be taken out that are not sent yet, in order and apart.
+    redactions: VecDeque<Range<usize>>,
+    /// What lists took out, to be told.
+    told: Vec<(Found, Range<usize>)>,
+}
+
+/// What a text needs before it can be read on.
+pub(super) enum Step {
+    Ask(Question),
+    /// A list's entry stops it.
+    Stop(Found, Range<usize>),
+}
+
+// === impl Text ===
+
+impl Text {
+    pub(super) fn new(model: Linear) -> Self {
+        Self {
+            kept: String::new(),
+            start: 0,
+            tail: Tail::new(model),
+            cut: 0,
+            ends: VecDeque::new(),
+            judged: 0,
+            listed: 0,
+            words: 0,
+            last: 0.0,
+            peak: 0.0,
+            sentence: false,
+            asked: None,
+            redactions: VecDeque::new(),
+            told: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, text: &str) {
+        self.forget_sent();
+        self.kept.push_str(text);
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.start + self.kept.len()
+    }
+
+    /// Up to here it may be sent.
+    pub(super) fn cleared(&self) -> usize {
+        self.judged.min(self.listed)
+    }
+
+    /// Bytes that wait.
+    pub(super) fn held(&self) -> usize {
+        self.len() - self.cleared()
+    }
+
+    /// Reads what there is, up to the next step; `ends`: no text follows.
+    pub(super) fn advance(&mut self, rules: &Rules, ends: bool) -> Option<Step> {
+        while self.asked.is_none() {
+            let next = match next_cut(&self.kept, self.cut - self.start) {
+                Some(cut) => self.start + cut,
+                None if ends && self.cut < self.len() => self.len(),
+                None => break,
+            };
+            self.read_to(next);
+            let last = ends && next == self.len();
+            if let Some(step) = self.look_up(rules, last).or_else(|| self.decide(rules, last)) {
+                return Some(step);
+            }
+        }
+        if ends && self.asked.is_none() && self.cut == self.len() && self.cleared() < self.cut {
+            // It ended after it was read.
+            return self.look_up(rules, true).or_else(|| self.decide(rules, true));
+        }
+        None
+    }
+
+    /// It has waited for long enough: what was read of it is judged now.
+    pub(super) fn expire(&mut self) -> Option<Step> {
+        (self.asked.is_none() && self.judged < self.cut).then(|| self.ask())
+    }
+
+    /// The answer to the question; gives what was found, and where.
+    pub(super) fn answer(&mut self, opinion: Opinion) -> Option<(Found, Vec<Range<usize>>)> {
+        let from = self.asked.take()?;
+        let Opinion { found, spans } = opinion;
+        let spans: Vec<Range<usize>> = spans
+            .into_iter()
+            .map(|span| (from + span.start).max(self.judged)..from + span.end)
+            .filter(|span| !span.is_empty())
+            .collect();
+        match &found {
+            Some(Found { action: Action::Block, .. }) => return found.map(|found| (found, spans)),
+            Some(Found { action: Action::Redact, .. }) => {
+                for span in &spans {
+                    self.redact(span.clone());
+                }
+            }
+            Some(Found { action: Action::Flag, .. }) | None => {}
+        }
+        // It was judged with all that came before, and does not count again.
+        self.tail.forget();
+        self.clear();
+        found.map(|found| (found, spans))
+    }
+
+    /// What lists took out since it was asked last.
+    pub(super) fn told(&mut self) -> std::vec::Drain<'_, (Found, Range<usize>)> {
+        self.told.drain(..)
+    }
+
+    /// A part of the text as it may be sent.
+    pub(super) fn render(&mut self, range: Range<usize>) -> Cow<'_, str> {
+        while self.redactions.front().is_some_and(|redaction| redaction.end <= range.start) {
+            self.redactions.pop_front();
+        }
+        let plain = &self.kept[range.start - self.start..range.end - self.start];
+        if self.redactions.front().is_none_or(|redaction| redaction.start >= range.end) {
+            return Cow::Borrowed(plain);
+        }
+        let mut rendered = String::with_capacity(plain.len());
+        let mut at = range.start;
+        for redaction in self.redactions.iter().take_while(|redaction| redaction.start < range.end) {
+            if redaction.start >= range.start {
+                rendered.push_str(&self.kept[at - self.start..redaction.start - self.start]);
+                rendered.push_str(REDACTED);
+            }
+            at = redaction.end.min(range.end);
+        }
+        rendered.push_str(&self.kept[at - self.start..range.end - self.start]);
+        Cow::Owned(rendered)
+    }
+
+    fn read_to(&mut self, next: usize) {
+        let piece = &self.kept[self.cut - self.start..next - self.start];
+        let read = self.tail.push(&Normalised::of(piece));
+        if read.words > 0 {
+            self.last = read.worst;
+        }
+        self.words += read.words;
+        self.peak = self.peak.max(read.worst);
+        self.sentence |= has_sentence_end(piece);
+        self.cut = next;
+        self.ends.push_back(next);
+    }
+
+    /// What the lists say, as far as no entry is open.
+    fn look_up(&mut self, rules: &Rules, last: bool) -> Option<Step> {
+        if rules.lists.is_empty() {
+            self.listed = self.cut;
+            return None;
+        }
+        let from = self.piece_after(self.listed.saturating_sub(LISTED));
+        let text = &self.kept[from - self.start..self.cut - self.start];
+        let normalised = Normalised::of(text);
+        let open = if last { self.cut } else { from + rules.lists.open(text, &normalised) };
+        let before = self.listed;
+        let Hits { worst, redact } = Hits::of(&rules.lists, text, &normalised, before - from);
+        self.listed = open.max(before);
+        // What begins later may be a part of what an entry allows.
+        let settled = |span: &Range<usize>| last || from + span.start < open;
+        if let Some((action, span, category)) = worst.filter(|(_, span, _)| settled(span)) {
+            let found = Found { action, stage: Stage::Lists, category, score: 1.0 };
+            self.listed = before;
+            return Some(Step::Stop(found, from + span.start..from + span.end));
+        }
+        for (span, category) in redact.into_iter().filter(|(span, _)| settled(span)) {
+            let span = (from + span.start).max(before)..from + span.end;
+            if self.redact(span.clone()) {
+                let found = Found { action: Action::Redact, stage: Stage::Lists, category, score: 1.0 };
+                self.told.push((found, span));
+            }
+        }
+        None
+    }
+
+    /// Whether what was read is in no doubt, or whom to ask.
+    fn decide(&mut self, rules: &Rules, last: bool) -> Option<Step> {
+        let asks_always = rules.judge.is_some();
+        let doubtful = Linear::DOUBTFUL.min(rules.least());
+        if self.last < doubtful && self.peak < Linear::THRESHOLD.min(rules.least()) && !asks_always {
+            self.clear();
+            return None;
+        }
+        let decisive = last || self.sentence || self.words >= Linear::WINDOW || self.cut - self.judged >= MOST;
+        if !decisive || self.judged == self.cut {
+            return None;
+        }
+        if self.peak < doubtful && !asks_always {
+            self.clear();
+            return None;
+        }
+        Some(self.ask())
+    }
+
+    fn ask(&mut self) -> Step {
+        let from = self.piece_after(self.judged.saturating_sub(CONTEXT)).min(self.judged);
+        self.asked = Some(from);
+        let text = self.kept[from - self.start..self.cut - self.start].to_owned();
+        Step::Ask(Question { text, from: self.judged - from })
+    }
+
+    fn clear(&mut self) {
+        self.judged = self.cut;
+        self.words = 0;
+        self.peak = 0.0;
+        self.last = 0.0;
+        self.sentence = false;
+    }
+
+    /// Takes a span out; whether it was not out already.
+    fn redact(&mut self, span: Range<usize>) -> bool {
+        let mut span = span;
+        let covers = |redaction: &Range<usize>| redaction.start <= span.start && span.end <= redaction.end;
+        if span.is_empty() || self.redactions.iter().any(covers) {
+            return false;
+        }
+        let (mut before, mut after) = (VecDeque::new(), VecDeque::new());
+        for redaction in self.redactions.drain(..) {
+            if redaction.end < span.start {
+                before.push_back(redaction);
+            } else if redaction.start > span.end {
+                after.push_back(redaction);
+            } else {
+                span = redaction.start.min(span.start)..redaction.end.max(span.end);
+            }
+        }
+        before.push_back(span);
+        before.append(&mut after);
+        self.redactions = before;
+        true
+    }
+
+    /// The first end of a piece at or after a place, or what is kept from.
+    fn piece_after(&self, at: usize) -> usize {
+        if at <= self.start {
+            return self.start;
+        }
+        self.ends.iter().copied().find(|end| *end >= at).unwrap_or(self.cut)
+    }
+
+    /// Lets go of text that is neither to be sent nor context any more.
+    fn forget_sent(&mut self) {
+        const SPARE: usize = 2048;
+        if self.kept.len() < SPARE {
+            return;
+        }
+        let needed = self.cleared().saturating_sub(CONTEXT.max(LISTED) + MOST);
+        while self.ends.front().is_some_and(|end| *end < needed) {
+            let end = self.ends.pop_front().unwrap_or(self.start);
+            if self.ends.front().is_none_or(|next| *next >= needed) {
+                self.kept.drain(..end - self.start);
+                self.start = end;
+            }
+        }
+    }
+}
+
+/// Whether a sentence or a line ends within a piece.
+fn has_sentence_end(piece: &str) -> bool {
+    let bytes = piece.as_bytes();
+    let ends = |(at, byte): (usize, &u8)| match byte {
+        b'\n' => true,
+        b'.' | b'!' | b'?' => bytes.get(at + 1).is_none_or(u8::is_ascii_whitespace),
+        _ => false,
+    };
+    bytes.iter().enumerate().any(ends)
+}
