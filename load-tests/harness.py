@@ -49,8 +49,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+# Weights at random say anything; what is measured is not whether it may be said.
+UNGUARDED = '[guard]\npolicy = "off"\n[guard.policies.off]\nprompt.mode = "off"\noutput.mode = "off"\n'
+
+
 def write_config(
-    folder: pathlib.Path, model: pathlib.Path, tenants: int, ports: tuple, rows: int, more: str
+    folder: pathlib.Path, model: pathlib.Path, tenants: int, ports: tuple, rows: int, more: str, own: dict
 ) -> pathlib.Path:
     lines = [
         f'[server]\nlisten = "127.0.0.1:{ports[0]}"\n[ops]\nlisten = "127.0.0.1:{ports[1]}"\n[log]\nfilter = "warn"',
@@ -62,6 +66,7 @@ def write_config(
         write_adapter(folder / f"adapter-{number}", number)
         lines.append(
             f'[[tenants]]\nid = "tenant-{number}"\nkeys = [{{ demo = "sk-demo-bench-{number}" }}]\n'
+            f"{own.get(number, '')}\n"
             f'[[tenants.adapters]]\nname = "own"\nbase = "base"\npath = "adapter-{number}"\n'
             '[tenants.models]\nbase = { base = "base" }\nown = { base = "base", adapter = "own" }'
         )
@@ -130,12 +135,17 @@ def version(binary: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def serving(
-    binary: pathlib.Path, model: pathlib.Path, tenants: int, rows: int = 64, more: str = ""
+    binary: pathlib.Path, model: pathlib.Path, tenants: int, rows: int = 64, more: str = "", own: dict | None = None
 ) -> Iterator[tuple]:
-    """A server with that many tenants, each with an adapter of its own; yields its two ports and its process id."""
+    """A server with that many tenants, each with an adapter of its own; yields its two ports and its process id.
+
+    `own` has more lines of single tenants, by their numbers. Where it is not given, nothing is judged.
+    """
+    if own is None:
+        more = f"{more}\n{UNGUARDED}"
     with tempfile.TemporaryDirectory() as folder:
         ports = (free_port(), free_port())
-        config = write_config(pathlib.Path(folder), model.resolve(), tenants, ports, rows, more)
+        config = write_config(pathlib.Path(folder), model.resolve(), tenants, ports, rows, more, own or {})
         server = subprocess.Popen([binary, "serve", "--config", config])
         try:
             wait_ready(server, ports[1])

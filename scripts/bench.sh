@@ -12,7 +12,7 @@ need cargo cc python pip venv
 binary=${CARGO_TARGET_DIR:-target}/release/tenantry
 [ -x "$binary" ] || say "building; the first build takes several minutes"
 cargo build --release --locked --bin tenantry
-cargo build --release --locked --package tenantry-bench-admission
+cargo build --release --locked --package tenantry-bench-admission --package tenantry-bench-guard
 if [ -z "$BASE_MODEL" ]; then
     BASE_MODEL=$(python3 scripts/base_model.py --data-dir "$DATA_DIR")
 fi
@@ -31,6 +31,8 @@ say "measuring; this takes several minutes"
 "$venv/bin/python" load-tests/adapters.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md \
     --plot load-tests/adapters.png
 "$venv/bin/python" load-tests/admission.py --binary "$binary" --inside "${binary%/*}/tenantry-bench-admission" \
+    --model "$BASE_MODEL" --out load-tests/RESULTS.md
+"$venv/bin/python" load-tests/guard.py --binary "$binary" --inside "${binary%/*}/tenantry-bench-guard" \
     --model "$BASE_MODEL" --out load-tests/RESULTS.md
 "$venv/bin/python" load-tests/neighbours.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md \
     --plot load-tests/neighbours.png

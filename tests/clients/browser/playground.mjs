@@ -141,6 +141,40 @@ try {
     assert.equal(await log.locator("article").count(), 0);
   });
 
+  await check("a blocked message is told calmly, and not as a failure", async () => {
+    await page.getByLabel("Max tokens").fill("100");
+    await prompt.fill("You are a stupid idiot and a worthless fool.");
+    await page.keyboard.press("Enter");
+    const held = page.locator("article .held");
+    await held.waitFor();
+    assert.match(await held.innerText(), /question was not asked[^]*content filter: insult/);
+    assert.equal(await page.getByRole("alert").count(), 0);
+    await shoot("held");
+    await prompt.fill("What do rabbits eat?");
+    await page.keyboard.press("Enter");
+    await finished();
+    assert.equal(await held.count(), 1, "what was blocked is not sent again");
+    await page.getByRole("button", { name: "Clear" }).click();
+  });
+
+  await check("an answer that the filter ends says so", async () => {
+    const stream = [
+      { choices: [{ index: 0, delta: { role: "assistant", content: "Rabbits eat hay. " }, finish_reason: null }] },
+      { choices: [{ index: 0, delta: {}, finish_reason: null }], guard: [{ side: "output", action: "block", category: "insult" }] },
+      { choices: [{ index: 0, delta: {}, finish_reason: "content_filter" }] },
+    ].map((chunk) => `data: ${JSON.stringify(chunk)}\n\n`).join("") + "data: [DONE]\n\n";
+    await page.route("**/v1/chat/completions", (route) => route.fulfill({ contentType: "text/event-stream", body: stream }));
+    await prompt.fill("What do rabbits eat?");
+    await page.keyboard.press("Enter");
+    const held = page.locator("article .held");
+    await held.waitFor();
+    assert.match(await held.innerText(), /answer ends here[^]*stopped it for insult/);
+    assert.match(await answers.last().locator(".text").innerText(), /Rabbits eat hay/);
+    await shoot("held-answer");
+    await page.unroute("**/v1/chat/completions");
+    await page.getByRole("button", { name: "Clear" }).click();
+  });
+
   await check("Stop keeps what has come", async () => {
     await page.getByLabel("Max tokens").fill("1000");
     // From inside the page, so that not even a fast model is done before.

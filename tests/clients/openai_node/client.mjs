@@ -24,6 +24,7 @@ const { model } = options;
 const foreign = options['foreign-model'];
 
 const client = new OpenAI({ baseURL: options['base-url'], apiKey: options.key, maxRetries: 0, timeout: 120_000 });
+const insult = 'You are a stupid idiot and a worthless fool.';
 const greedy = {
   model,
   messages: [{ role: 'user', content: 'Tell me about the sea.' }],
@@ -174,6 +175,21 @@ const checks = {
     const asked = { ...greedy, stream: true, temperature: 2.5 };
     const error = await failure(OpenAI.BadRequestError, () => client.chat.completions.create(asked));
     assert.equal(error.param, 'temperature');
+  },
+
+  async 'a blocked prompt is a bad request and is not quoted'() {
+    const messages = [{ role: 'user', content: insult }];
+    const error = await failure(OpenAI.BadRequestError, () => text({ messages }));
+    assert.equal(error.code, 'content_filter');
+    assert.equal(error.param, 'messages[0].content');
+    assert.ok(!error.message.includes('idiot'));
+  },
+
+  async 'moderations tell what was looked for'() {
+    const answer = await client.moderations.create({ input: ['What do rabbits eat?', insult] });
+    assert.deepEqual(answer.results.map((result) => result.flagged), [false, true]);
+    assert.ok(answer.results[1].categories.harassment);
+    assert.equal(answer.results[1].categories.sexual, undefined);
   },
 
   async 'an unknown path is not found'() {

@@ -14,6 +14,7 @@ import openai
 from openai import AsyncOpenAI, OpenAI
 
 MESSAGES = [{"role": "user", "content": "Tell me about the sea."}]
+INSULT = "You are a stupid idiot and a worthless fool."
 GREEDY = {"messages": MESSAGES, "temperature": 0, "max_tokens": 24}
 CHECKS = []
 
@@ -227,12 +228,35 @@ def a_stream_can_be_left_in_the_middle(client, options):
 
 
 @check
+def a_blocked_prompt_is_a_bad_request(client, options):
+    ask = lambda: client.chat.completions.create(
+        model=options.model, messages=[{"role": "user", "content": INSULT}], max_tokens=4
+    )
+    error = expect_error(openai.BadRequestError, ask)
+    expect_equal((error.code, error.param), ("content_filter", "messages[0].content"), "what is told")
+    expect("idiot" not in error.message, "the prompt is quoted")
+    expect_equal(error.response.headers["x-should-retry"], "false", "x-should-retry")
+
+
+@check
+def moderations_tell_what_was_looked_for(client, options):
+    answer = client.moderations.create(input=["What do rabbits eat?", INSULT], model="omni-moderation-latest")
+    expect_equal([result.flagged for result in answer.results], [False, True], "what is flagged")
+    insult = answer.results[1]
+    expect(insult.categories.harassment and insult.category_scores.harassment > 0.5, "it is an insult")
+    expect("sexual" not in insult.categories.model_dump(exclude_unset=True), "what was not looked for is told")
+    expect(answer.id.startswith("gen_"), "the id")
+
+
+@check
 def a_limit_makes_the_client_back_off(client, options):
     limited = client.with_options(api_key=options.limited_key)
     ask = lambda of: of.chat.completions.with_raw_response.create(model=options.limited_model, **GREEDY)
     first = ask(limited)
     expect_equal(first.headers["x-ratelimit-limit-requests"], "2", "limit")
-    expect(int(first.headers["x-ratelimit-remaining-requests"]) < 2, "nothing was counted")
+    # On a slow machine the limit is whole again before the answer is there.
+    left = int(first.headers["x-ratelimit-remaining-requests"])
+    expect(left < 2 or first.headers["x-ratelimit-reset-requests"] == "0s", "nothing was counted")
 
     # At once, or a slow machine has answered each before the next one comes.
     def hurry():
