@@ -18,7 +18,8 @@ const TABLE: &[(&str, &[&str])] = &[
     // A crate of its own, that knows nothing of the rest.
     ("guard", &[]),
     ("adapters", &["types", "telemetry"]),
-    ("ratings", &["types", "telemetry"]),
+    // A crate of its own.
+    ("ratings", &["types"]),
     // A crate of its own, as is `types`.
     ("engine", &["types"]),
     ("worker", &["types", "telemetry", "engine"]),
@@ -39,7 +40,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that are crates of their own, in which `crate` is the room.
-const CRATES: [&str; 3] = ["engine", "guard", "types"];
+const CRATES: [&str; 4] = ["engine", "guard", "ratings", "types"];
 
 /// Where `unsafe` may stand.
 const KERNELS: &str = "src/engine/kernels/";
