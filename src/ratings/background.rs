@@ -1,7 +1,6 @@
 //! What runs beside the requests: the writer, a shipper for each sink, and
 //! the housekeeping.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::error;
 
 use crate::shipper::{Ending, Notes, Shipper, dead_letters};
-use crate::spool::{Log, Spool, Writer};
+use crate::spool::{Lock, Log, Spool, Writer};
 use crate::{Metrics, Sink};
 
 /// How often the oldest event's age is looked up, and what is past its time removed.
@@ -22,8 +21,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// which loses nothing that was answered.
 pub struct Background {
     pub(crate) writer: Writer,
-    /// Nobody else writes the spool until this is dropped.
-    pub(crate) _lock: File,
+    pub(crate) _lock: Lock,
     pub(crate) sinks: Vec<(String, Box<dyn Sink>)>,
     pub(crate) log: Log,
     pub(crate) spool: Spool,

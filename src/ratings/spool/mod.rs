@@ -92,9 +92,18 @@ pub(crate) struct Opening<'a> {
 pub(crate) struct Opened {
     pub(crate) spool: Spool,
     pub(crate) writer: Writer,
-    /// Nobody else writes as long as it is open.
-    pub(crate) lock: File,
+    pub(crate) lock: Lock,
     pub(crate) committed: watch::Receiver<i64>,
+}
+
+/// Nobody else writes the spool until it is dropped.
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A process that was just started may still hold a copy of the file: closing alone would not do.
+        let _ = self.0.unlock();
+    }
 }
 
 // === impl Spool ===
@@ -130,7 +139,7 @@ impl Spool {
         };
         writer.open().await.map_err(|why| OpenError::Database { path: file, why })?;
         let spool = Self { items: sender, closed: Arc::default(), memory: Arc::new(Semaphore::new(WAITING_KIB)) };
-        Ok(Opened { spool, writer, lock, committed: receiver })
+        Ok(Opened { spool, writer, lock: Lock(lock), committed: receiver })
     }
 
     /// Records a rating: answered once it is on the disk.

@@ -20,7 +20,7 @@ struct Room {
     log: Log,
     stop: watch::Sender<bool>,
     writer: JoinHandle<()>,
-    _lock: File,
+    _lock: Lock,
 }
 
 async fn open(folder: &Path, max_bytes: u64) -> Room {

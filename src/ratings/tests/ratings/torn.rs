@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
 use tempfile::TempDir;
-use tenantry_ratings::{Config, Position, Ratings, Reader};
+use tenantry_ratings::{Config, Export, Ratings, Reader};
 
 use crate::support::{folder, keys, running, tenant, until};
 
@@ -37,15 +36,10 @@ async fn survivors(from: &Path, log: &[u8]) -> Vec<String> {
     let (ratings, background) = Ratings::open(Config::new(spool.path()), keys()).await.expect("opens");
     drop(background);
     drop(ratings);
-    let reader = Reader::open(spool.path());
-    let mut tail = reader.tail(None, &[], Position::Oldest);
+    let mut rows = Reader::open(spool.path()).export(Export::default());
     let mut ids = Vec::new();
-    // What is there is read at once; after it the tail waits.
-    while let Ok(entry) = tokio::time::timeout(std::time::Duration::from_millis(150), tail.next()).await {
-        let entry = entry.expect("readable");
-        let event: Value = serde_json::from_str(&entry.payload).expect("whole");
-        assert_eq!(event["id"], entry.id.as_str());
-        ids.push(entry.id);
+    while let Some(row) = rows.next().await.expect("readable and whole") {
+        ids.push(row.rating_id);
     }
     ids
 }
