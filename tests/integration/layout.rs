@@ -19,7 +19,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("guard", &[]),
     ("moderation", &["types", "telemetry", "guard"]),
     ("adapters", &["types", "telemetry"]),
-    ("ratings", &["types", "telemetry"]),
+    // A crate of its own.
+    ("ratings", &["types"]),
     // A crate of its own, as is `types`.
     ("engine", &["types"]),
     ("worker", &["types", "telemetry", "engine"]),
@@ -40,7 +41,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that are crates of their own, in which `crate` is the room.
-const CRATES: [&str; 3] = ["engine", "guard", "types"];
+const CRATES: [&str; 4] = ["engine", "guard", "ratings", "types"];
 
 /// Where `unsafe` may stand.
 const KERNELS: &str = "src/engine/kernels/";
