@@ -8,6 +8,7 @@ mod discovery;
 mod drivers;
 mod guard;
 mod inspect;
+mod ratings;
 mod resolve;
 mod worker_process;
 
@@ -17,8 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use tenantry_ratings::{Background, Ratings};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
@@ -57,6 +61,8 @@ pub struct App {
     placing: AbortOnDropHandle<()>,
     /// Keeps up with limits and what other gateways use of them.
     limiting: AbortOnDropHandle<()>,
+    /// Writes ratings and events down, and ships them.
+    logging: Option<Logging>,
     /// Add and remove workers that come and go.
     _followers: Followers,
 }
@@ -80,6 +86,8 @@ pub enum StartError {
     Secret(String),
     #[error("guard: {0}")]
     Guard(String),
+    #[error("ratings: {0}")]
+    Ratings(String),
     #[error("redis: {0}")]
     Redis(String),
 }
@@ -143,7 +151,15 @@ impl App {
                 return Err(error);
             }
         };
-        let gateway = match gateway(&config, resolved, drivers, catalogue, sharing, metrics.clone(), &shutdown) {
+        let (rated, logging) = match ratings::open(&config).await {
+            Ok(opened) => opened.unzip(),
+            Err(error) => {
+                shutdown.kill.cancel();
+                return Err(error);
+            }
+        };
+        let rooms = Rooms { catalogue, sharing, rated, metrics: metrics.clone() };
+        let gateway = match gateway(&config, resolved, drivers, rooms, &shutdown) {
             Ok(gateway) => gateway,
             Err(error) => {
                 shutdown.kill.cancel();
@@ -166,6 +182,7 @@ impl App {
         let limiting = AbortOnDropHandle::new(tokio::spawn(async move { limiting.keep_limits().await }));
         // Nobody else sets it.
         let _ = coming.set(gateway.clone());
+        let logging = logging.map(|background| Logging::start(background));
         let app = Self {
             addresses,
             gateway,
@@ -175,6 +192,7 @@ impl App {
             waiting,
             placing,
             limiting,
+            logging,
             _followers: followers,
         };
         app.serve_tenants(public, server, &config);
@@ -225,6 +243,9 @@ impl App {
             warn!("the catalogue's database is away: not all usage was written down");
         }
         self.gateway.leave().await;
+        if let Some(logging) = self.logging {
+            logging.stop().await;
+        }
         self.servers.close();
         self.servers.wait().await;
     }
@@ -256,23 +277,54 @@ fn reasons(shutdown: &Shutdown, waiting: &Waiting) -> Readiness {
     })
 }
 
+/// Rooms that were opened before the gateway.
+struct Rooms {
+    catalogue: Arc<Catalogue>,
+    sharing: Option<Arc<Sharing>>,
+    rated: Option<Ratings>,
+    metrics: Arc<Metrics>,
+}
+
+/// What writes ratings and events down beside the requests.
+struct Logging {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Logging {
+    fn start(background: Background) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let running = tokio::spawn(async move { background.run(stopped.cancelled_owned()).await });
+        Self { stop, running }
+    }
+
+    /// Returns when all is written, and sinks have had their time.
+    async fn stop(self) {
+        self.stop.cancel();
+        if self.running.await.is_err() {
+            warn!("writing events down panicked");
+        }
+    }
+}
+
 /// Puts the rooms together around drivers that are ready.
 fn gateway(
     config: &Config,
     resolved: Resolved,
     drivers: Vec<(WorkerConfig, Arc<dyn Driver>)>,
-    catalogue: Arc<Catalogue>,
-    sharing: Option<Arc<Sharing>>,
-    metrics: Arc<Metrics>,
+    rooms: Rooms,
     shutdown: &Shutdown,
 ) -> Result<Arc<Gateway>, StartError> {
+    let Rooms { catalogue, sharing, rated, metrics } = rooms;
     let workers = drivers.into_iter().map(|(worker, driver)| pooled(&worker, driver, &catalogue, &metrics));
     let pool = Arc::new(Pool::new(workers.collect(), catalogue.clone(), metrics.clone()));
     let guard = guard::guard(config, &pool, metrics.clone())?;
     let live = Live::new(resolved.keyring, resolved.bases).guarded(config.policies());
+    let live = live.rating(ratings::policies(config));
     let admission = Admission::new(config.gateway.admission.clone()).sharing(sharing);
     let gateway = Gateway::new(config.gateway.clone(), live, admission, pool, metrics, shutdown.cut_off.clone());
-    Ok(Arc::new(gateway.guarded(guard)))
+    Ok(Arc::new(gateway.guarded(guard).rating(rated)))
 }
 
 /// Where limits are shared with other gateways.

@@ -158,7 +158,11 @@ fn judge<'a>(
     let range = Duration::from_millis(10)..=Duration::from_secs(60);
     let timeout = section.optional("timeout", duration_in(range)).unwrap_or(Duration::from_secs(2));
     let closed = section.optional("on_failure", choice(&FAILURE)).unwrap_or(false);
+    let path = section.path.clone();
     section.finish();
+    if base.is_some() && (key.is_some() || model.is_some()) {
+        findings.add(&path, "`key` and `model` are for a judge with a `url`");
+    }
     let kind = match (url, base) {
         (Some(url), _) => JudgeKind::Endpoint { url, key, model },
         (None, Some(base)) => JudgeKind::Pool { base },
@@ -221,6 +225,11 @@ impl<'a> Known<'a> {
             let message =
                 "nothing can be redacted of what was sent already: with \"async\" it is \"block\" or \"flag\"";
             self.findings.add(&section.child("action"), message);
+        }
+        if mode == Some(Mode::Async) && lists.redacts() {
+            let message =
+                "a list of the policy has `redact` entries, and nothing can be redacted of what was sent already";
+            self.findings.add(&section.child("mode"), message);
         }
         section.finish();
         mode.map(|mode| Output { rules, mode, hold })

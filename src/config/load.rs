@@ -147,6 +147,11 @@ fn on_disk(config: &Config, mut inspect: impl Inspect) -> (Digests, Vec<Problem>
     if let Some(Err(message)) = config.redis.as_ref().map(|redis| redis.url.read()) {
         problems.push(config.problem("redis.url", message));
     }
+    for (path, secret) in config.ratings.secrets() {
+        if let Err(message) = secret.read() {
+            problems.push(config.problem(&path, message));
+        }
+    }
     for judge in &config.guard.judges {
         if let JudgeKind::Endpoint { key: Some(key), .. } = &judge.kind
             && let Err(message) = key.read()

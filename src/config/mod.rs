@@ -15,6 +15,7 @@ mod guard;
 mod limits;
 mod load;
 mod problem;
+mod ratings;
 mod secret;
 mod section;
 mod tenants;
@@ -25,7 +26,7 @@ mod validate;
 mod worker_process;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ pub struct Config {
     /// `None`: this gateway counts alone.
     pub redis: Option<RedisConfig>,
     pub guard: GuardConfig,
+    pub ratings: RatingsConfig,
     pub bases: Vec<BaseConfig>,
     pub workers: Vec<WorkerConfig>,
     pub tenants: Vec<TenantConfig>,
@@ -113,6 +115,64 @@ pub struct RedisConfig {
     pub prefix: String,
     /// So many are counted on until Redis has told how many there are.
     pub gateways: u32,
+}
+
+/// Where ratings and the events of generations go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RatingsConfig {
+    pub enabled: bool,
+    /// Of the spool; on a local disk.
+    pub folder: PathBuf,
+    /// The events' `source`.
+    pub source: String,
+    /// The first signs; empty: a key of this gateway's own, in `folder`.
+    pub secrets: Vec<SecretRef>,
+    pub max_bytes: u64,
+    pub rate_within: Duration,
+    pub keep: Duration,
+    pub max_content_bytes: usize,
+    pub sinks: Vec<SinkConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkConfig {
+    pub name: String,
+    pub kind: SinkKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkKind {
+    File {
+        folder: PathBuf,
+        rotate_bytes: u64,
+        rotate_after: Duration,
+        gzip: bool,
+    },
+    Stdout,
+    Http {
+        url: SecretRef,
+        key: SecretRef,
+        timeout: Duration,
+    },
+    Nats {
+        servers: SecretRef,
+        subject: String,
+        stream: Option<String>,
+        token: Option<SecretRef>,
+        credentials: Option<SecretRef>,
+    },
+    Kafka {
+        brokers: String,
+        topic: String,
+        options: BTreeMap<String, SecretRef>,
+    },
+}
+
+/// What ratings of a tenant may say, and what events keep of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RatedTenant {
+    pub labels: BTreeSet<String>,
+    pub keep_content: bool,
 }
 
 /// What is looked for in prompts and answers.
@@ -294,6 +354,7 @@ pub struct TenantConfig {
     pub guard: Option<Arc<Policy>>,
     /// By model name, whether or not there is one yet.
     pub model_guards: BTreeMap<Arc<str>, Arc<Policy>>,
+    pub ratings: RatedTenant,
     pub keys: Vec<TenantKey>,
     pub models: BTreeMap<Arc<str>, ModelAlias>,
 }

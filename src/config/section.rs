@@ -140,6 +140,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The value, or its problem noted.
+    pub(super) fn check<T>(&self, path: &str, result: Result<T, String>) -> Option<T> {
+        self.findings.check(path, result)
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }

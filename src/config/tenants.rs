@@ -9,6 +9,7 @@ use crate::types::{BaseName, Limits, Share, TenantId};
 
 use super::guard::Named;
 use super::limits::{self, PRIORITIES};
+use super::ratings;
 use super::section::{Entry, Findings, Section, choice, number, text};
 use super::validate::{Folder, id, model_name};
 use super::workers::no_base;
@@ -98,6 +99,7 @@ impl<'a> Tenants<'a> {
             policy.map(|policy| (name.into(), policy))
         });
         let model_guards = guards.collect();
+        let ratings = ratings::of_tenant(section.section("ratings"), self.findings);
         section.finish();
 
         self.adapters.extend(own);
@@ -108,6 +110,7 @@ impl<'a> Tenants<'a> {
             share,
             guard,
             model_guards,
+            ratings,
             keys,
             models,
         });

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::section::{Entry, Findings, Section, bytes_in, choice, duration_in, number, text};
 use super::tenants::Tenants;
 use super::tree::{Node, Places};
-use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, guard, workers};
+use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, guard, ratings, workers};
 
 /// The folder of the file.
 pub(super) struct Folder<'a>(pub(super) &'a Path);
@@ -40,6 +40,7 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     let admission = queue(root.section("queue"));
     let gateway = gateway(root.section("gateway"), request_timeout, admission);
     let catalogue = catalogue::catalogue(root.section("catalogue"), folder);
+    let ratings = ratings::ratings(root.section("ratings"), folder, &catalogue.data_dir, &findings);
     let redis = root.has("redis").then(|| catalogue::redis(root.section("redis"), folder));
     let bases = workers::bases(&mut root, folder, &findings);
     let workers = workers::workers(&mut root, &bases, folder, &findings);
@@ -58,6 +59,7 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
             catalogue,
             redis,
             guard,
+            ratings,
             bases,
             workers,
             tenants,

@@ -27,6 +27,8 @@ const LONGEST_STOP: usize = 256;
 /// As many as OpenAI takes. Each costs something for every token of the answer.
 const MOST_LOGIT_BIASES: usize = 300;
 
+/// Ratings of one request.
+const MOST_RATED: usize = 256;
 /// Texts of one request that are judged.
 const MOST_MODERATED: usize = 256;
 
@@ -53,6 +55,13 @@ pub(super) fn decimal(
             Ok((number as f32).max((below as f32).next_up()))
         }
         range => Err(invalid_value(path, range, got)),
+    }
+}
+
+pub(super) fn rated(ratings: usize) -> Result<(), Error> {
+    match ratings {
+        1..=MOST_RATED => Ok(()),
+        _ => Err(invalid_value("ratings", format_args!("1 to {MOST_RATED} ratings"), ratings)),
     }
 }
 

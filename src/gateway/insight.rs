@@ -1,10 +1,13 @@
 //! What operators see of the gateway and do to its workers.
 
 use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tenantry_ratings::{Ratings, Reason};
 
 use super::{Gateway, Held};
 use crate::pool::WorkerState;
-use crate::telemetry::{AdapterReading, Readings, WorkerReading};
+use crate::telemetry::{AdapterReading, RatingReading, Readings, SinkReading, WorkerReading};
 use crate::types::{AdapterKey, Error};
 
 /// A worker as operators see it.
@@ -114,6 +117,7 @@ impl Gateway {
             states: states.into_iter().map(|(state, count)| (state.as_str(), count as u64)).collect(),
             queues: self.pool.bases().iter().map(|base| (base.to_string(), self.queued(base))).collect(),
             adapters: self.adapter_reading(),
+            ratings: self.ratings().map(rating_reading),
         };
         self.metrics.render(&readings).map_err(|_| Error::internal("the metrics could not be written"))
     }
@@ -193,5 +197,31 @@ pub fn state(listed: &crate::adapters::Listed, found: &Whereabouts) -> AdapterSt
         None if !found.failed_on.is_empty() => AdapterState::Failed,
         None if listed.fetched => AdapterState::Idle,
         None => AdapterState::Published,
+    }
+}
+
+fn rating_reading(ratings: &Ratings) -> RatingReading {
+    let metrics = ratings.metrics();
+    let refused = Reason::ALL.map(|reason| (reason.as_str(), metrics.refused(reason)));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    RatingReading {
+        ratings: [("recorded", metrics.accepted()), ("duplicate", metrics.duplicates())]
+            .into_iter()
+            .chain(refused)
+            .collect(),
+        events: vec![("noted", metrics.events_noted()), ("dropped", metrics.events_dropped())],
+        spool_bytes: metrics.spool_bytes(),
+        spool_events: metrics.spool_events(),
+        spool_oldest_seconds: metrics.spool_oldest().map_or(0, |oldest| (now - oldest).max(0).unsigned_abs() / 1000),
+        sinks: metrics
+            .sinks()
+            .iter()
+            .map(|sink| SinkReading {
+                sink: sink.name().to_owned(),
+                delivered: sink.delivered(),
+                retried: sink.retried(),
+                dead_lettered: sink.dead_lettered(),
+            })
+            .collect(),
     }
 }

@@ -92,6 +92,7 @@ impl Outside for PoolJudge {
             let answer = asked.unwrap_or_else(|_| Err(format!("no answer within {:?}", self.timeout)));
             match &answer {
                 Ok(_) => self.breaker.answered(),
+                // Parts are short enough for any context, so that it is not the text.
                 Err(_) => self.breaker.failed(Instant::now()),
             }
             answer.map_err(failed)

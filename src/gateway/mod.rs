@@ -17,6 +17,7 @@ mod judge;
 mod limits;
 mod live;
 mod moderate;
+mod rating;
 mod record;
 mod sizes;
 mod stream;
@@ -27,10 +28,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tenantry_ratings::Ratings;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use ulid::Ulid;
 
 use crate::adapters::Catalogue;
 use crate::admission::{self, Admission, Estimate, Refusal};
@@ -74,6 +75,7 @@ pub struct Gateway {
     applied: Mutex<limits::Set>,
     admission: Admission,
     guard: Guard,
+    ratings: Option<Ratings>,
     pool: Arc<Pool>,
     retries: Retries,
     metrics: Arc<Metrics>,
@@ -140,6 +142,7 @@ impl Gateway {
         let gateway = Self {
             retries: Retries::new(config.attempts, metrics.clone()),
             guard: Guard::new(None, HashMap::new(), metrics.clone()),
+            ratings: None,
             admission,
             config,
             live: ArcSwap::from_pointee(live.clone()),
@@ -183,11 +186,6 @@ impl Gateway {
         failure::refused(refusal)
     }
 
-    /// An id for a generation that is about to start.
-    pub fn new_id(&self) -> GenerationId {
-        GenerationId::new(Ulid::generate())
-    }
-
     /// Runs a request up to its first event. Dropping the future, or later the
     /// stream, ends the work wherever it is.
     pub async fn generate(
@@ -212,7 +210,13 @@ impl Gateway {
             let mut permit = self.admission.admit(caller, &model, Estimate::of(&request)).map_err(refused)?;
             let policy = self.live.load().policies().of(&tenant.id, &model).clone();
             let decoded = self.decoded(&policy, &route.base, &request).await;
-            let flags = self.guard.check_prompt(&policy, &mut request, decoded).await.map_err(failure::blocked)?;
+            record.noted(self.noted(caller, &request));
+            let checked = self.guard.check_prompt(&policy, &mut request, decoded).await;
+            let flags = checked.map_err(|blocked| {
+                record.blocked(&blocked);
+                failure::blocked(blocked)
+            })?;
+            record.found(&flags);
             let (sequences, seats) = (admission::sequences(&request), self.pool.seats(&route.base));
             let seat = self.admission.seat(&mut permit, &route.base, sequences, seats, deadline);
             seat.await.map_err(refused)?;
@@ -337,6 +341,11 @@ impl Gateway {
     fn queued(&self, base: &BaseName) -> u64 {
         let at_workers: u64 = self.pool.workers().iter().map(|worker| worker.queued(base)).sum();
         self.admission.waiting(base) as u64 + at_workers
+    }
+
+    /// Counts a request that is no generation and came to a good end.
+    pub fn record_success(&self, tenant: &Tenant, route: &'static str) {
+        self.metrics.request(Some(tenant.id.as_str()), None, route, "complete");
     }
 
     /// Logs and counts a request that was refused before [`Gateway::generate`].

@@ -14,7 +14,7 @@ use crate::types::{Caller, Error, GenerationId};
 /// The name under which limits of a model may be set for it.
 const MODEL: &str = "moderation";
 /// Texts of one request that are judged side by side.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 2;
 
 // === impl Gateway ===
 

@@ -10,10 +10,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::rating::{Ended, Noted};
 use crate::adapters::{Catalogue, Used};
+use crate::moderation::Blocked;
 use crate::telemetry::Metrics;
 use crate::types::{
-    Caller, Error, ErrorKind, Event, Finding, Finish, FinishReason, GenerationId, ModelRoute, Route, Tenant, Usage,
+    AdapterKey, Caller, Error, ErrorKind, Event, Finding, Finish, FinishReason, GenerationId, ModelRoute, Route,
+    Tenant, Usage,
 };
 
 pub(super) struct Record {
@@ -33,6 +36,8 @@ pub(super) struct Record {
     first_sent: Option<Instant>,
     /// What the guard found, in short.
     findings: String,
+    /// What its event will say.
+    noted: Option<Noted>,
     /// Whether a worker has the prompt, and how long that is expected to be.
     read: Option<(Arc<AtomicBool>, u32)>,
     usage: Option<Usage>,
@@ -45,7 +50,7 @@ pub(super) struct Record {
 struct Model {
     name: Arc<str>,
     base: String,
-    adapter: Option<String>,
+    adapter: Option<AdapterKey>,
 }
 
 /// Logs and counts a request that ended before it became a generation.
@@ -86,6 +91,7 @@ impl Record {
             first_event: None,
             first_sent: None,
             findings: String::new(),
+            noted: None,
             read: None,
             usage: None,
             seen: Usage::default(),
@@ -95,8 +101,7 @@ impl Record {
     }
 
     pub(super) fn resolved(&mut self, name: Arc<str>, route: &ModelRoute) {
-        let adapter = route.adapter.as_ref().map(ToString::to_string);
-        self.model = Some(Model { name, base: route.base.to_string(), adapter });
+        self.model = Some(Model { name, base: route.base.to_string(), adapter: route.adapter.clone() });
     }
 
     /// It has a place at the workers.
@@ -122,6 +127,9 @@ impl Record {
         let now = Instant::now();
         self.worker = Some(worker);
         self.first_event = Some(now);
+        if let Some(noted) = &mut self.noted {
+            noted.first_event();
+        }
         self.metrics.worker_first_token(self.caller.tenant.id.as_str(), self.model_name(), now - self.started);
     }
 
@@ -138,6 +146,9 @@ impl Record {
         match event {
             Event::Delta(delta) => {
                 self.found(&delta.findings);
+                if let Some(noted) = &mut self.noted {
+                    noted.sent(delta);
+                }
                 if self.first_sent.is_none() && (!delta.text.is_empty() || delta.extra.is_some()) {
                     let now = Instant::now();
                     self.first_sent = Some(now);
@@ -151,10 +162,45 @@ impl Record {
     }
 
     /// What the guard found; never the text.
-    fn found(&mut self, findings: &[Finding]) {
+    /// What its event will be made of.
+    pub(super) fn noted(&mut self, noted: Option<Noted>) {
+        self.noted = noted;
+    }
+
+    /// The guard lets its prompt go no further.
+    pub(super) fn blocked(&mut self, blocked: &Blocked) {
+        let Blocked::Found(finding) = blocked else { return };
+        self.found(std::slice::from_ref(finding));
+        if let Some(noted) = self.noted.take()
+            && let Some(ended) = self.for_event(self.seen, "content_filter")
+        {
+            noted.blocked(&ended, finding);
+        }
+    }
+
+    fn for_event(&self, usage: Usage, finish: &'static str) -> Option<Ended<'_>> {
+        let model = self.model.as_ref()?;
+        Some(Ended {
+            id: self.id,
+            caller: &self.caller,
+            model: &model.name,
+            base: &model.base,
+            adapter: model.adapter.as_ref(),
+            worker: self.worker.as_deref(),
+            route: self.route.as_str(),
+            usage,
+            finish,
+            finish_reason: self.finish_reason,
+        })
+    }
+
+    pub(super) fn found(&mut self, findings: &[Finding]) {
         for Finding { side, action, category, .. } in findings {
-            let comma = if self.findings.is_empty() { "" } else { "," };
-            let _ = write!(self.findings, "{comma}{}/{}/{category}", side.as_str(), action.as_str());
+            let found = format!("{}/{}/{category}", side.as_str(), action.as_str());
+            if !self.findings.split(',').any(|other| other == found) {
+                let comma = if self.findings.is_empty() { "" } else { "," };
+                let _ = write!(self.findings, "{comma}{found}");
+            }
         }
     }
 
@@ -194,7 +240,12 @@ impl Record {
     }
 
     /// Writes down what it used.
-    fn note(&self, usage: Usage, finish: Finish) {
+    fn note(&mut self, usage: Usage, finish: Finish) {
+        if let Some(noted) = self.noted.take()
+            && let Some(ended) = self.for_event(usage, finish.as_str())
+        {
+            noted.ended(&ended);
+        }
         let Some(model) = &self.model else { return };
         let seated = self.seated.unwrap_or(self.started);
         self.catalogue.note_usage(Used {
@@ -203,7 +254,7 @@ impl Record {
             key: self.caller.key.name.to_string(),
             model: model.name.to_string(),
             base: model.base.clone(),
-            adapter: model.adapter.clone(),
+            adapter: model.adapter.as_ref().map(ToString::to_string),
             input: usage.prompt_tokens.into(),
             output: usage.completion_tokens.into(),
             cached: usage.cached_tokens.into(),
@@ -243,7 +294,7 @@ impl Record {
                     route = self.route.as_str(),
                     model = model.map(|model| &*model.name),
                     base = model.map(|model| &*model.base),
-                    adapter = model.and_then(|model| model.adapter.as_deref()),
+                    adapter = model.and_then(|model| model.adapter.as_ref()).map(tracing::field::display),
                     worker = self.worker.as_deref(),
                     outcome,
                     finish_reason = self.finish_reason.map(FinishReason::as_str),

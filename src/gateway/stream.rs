@@ -187,7 +187,7 @@ impl Shared {
         loop {
             let Some(guard) = &mut self.guard else { return Poll::Ready(self.cut.take().map(Err)) };
             if let Poll::Ready(event) = guard.poll(cx) {
-                if guard.has_stopped() && self.running.take().is_some() {
+                if guard.has_stopped() && !guard.awaits_usage() && self.running.take().is_some() {
                     // What it wrote and nobody may read was generated all the same.
                     guard.push(Event::Usage(self.record.used()));
                     self.ended = Some((Finish::GuardStopped, None));
@@ -281,7 +281,7 @@ impl Limits {
         };
         let reader = {
             let mut shared = lock(&shared);
-            if shared.running.is_none() {
+            if shared.running.is_none() && shared.ended.is_none() {
                 return;
             }
             shared.end(finish, Some(&error));

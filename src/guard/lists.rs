@@ -184,6 +184,11 @@ impl Lists {
         self.openings.from(original, text)
     }
 
+    /// Whether an entry takes spans out.
+    pub fn redacts(&self) -> bool {
+        self.entries.iter().any(|(action, _)| *action == Action::Redact)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tenantry_guard::{Action as Listed, Linear, Lists, Normalised, Score, Whole};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::debug;
 
 use super::policy::{Busy, Found, Policy, Rules};
 use super::stage2::Stage2;
@@ -18,6 +19,32 @@ use crate::types::{Action, Side, Stage};
 /// Texts from this size on, in bytes, are read beside the runtime: they take over a
 /// millisecond.
 const LARGE: usize = 32 << 10;
+
+/// Bytes of a text that a judge outside is given at one time.
+const OUTSIDE: usize = 8 << 10;
+/// Categories of OpenAI's moderations, and our own.
+const CATEGORIES: [&str; 18] = [
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "insult",
+    "profanity",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "threat",
+    "unsafe",
+    "violence",
+    "violence/graphic",
+    "flagged",
+];
+/// Large texts that are read at one time, of all requests.
+const READERS: usize = 2;
 
 /// A judge outside of this room, who is asked by the policies that name it.
 pub trait Outside: Send + Sync + 'static {
@@ -49,6 +76,8 @@ pub(super) struct Judge {
     pub stage2: Option<Stage2>,
     pub outside: HashMap<Arc<str>, Arc<dyn Outside>>,
     pub metrics: Arc<Metrics>,
+    /// One permit for each large text that is being read.
+    pub readers: Arc<Semaphore>,
 }
 
 /// What is to be judged: `text` from the byte `from` on; before it stands context.
@@ -126,31 +155,54 @@ impl Judge {
 
     /// What the models say of a text.
     pub(super) async fn score(&self, side: Side, text: String) -> Scores {
-        let (question, _, whole) = self.read(Question { text, from: 0 }).await;
+        let (question, _, whole) = self.read(side, Question { text, from: 0 }).await;
         self.scores(side, &question, &whole).await.0
     }
 
-    async fn read(&self, question: Question) -> (Question, Normalised, Whole) {
+    async fn read(&self, side: Side, question: Question) -> (Question, Normalised, Whole) {
         let model = self.model;
-        aside(question.text.len(), move || {
+        let began = Instant::now();
+        let read = self.aside(question.text.len(), move || {
             let normalised = Normalised::of(&question.text);
             let whole = Whole::read(&model, &normalised, question.from);
             (question, normalised, whole)
-        })
-        .await
+        });
+        let read = read.await;
+        self.metrics().took(side, Stage::Linear, began.elapsed());
+        read
+    }
+
+    /// Work over a text of so many bytes: here, or where it delays nobody's tokens. What
+    /// has begun goes on when its asker leaves, so the work itself holds its permit.
+    pub(super) async fn aside<T: Send + 'static>(&self, bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if bytes < LARGE {
+            return work();
+        }
+        let permit = self.readers.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let working = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        working.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    pub(super) fn new(
+        stage2: Option<Stage2>,
+        outside: HashMap<Arc<str>, Arc<dyn Outside>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { model: Linear::embedded(), stage2, outside, metrics, readers: Arc::new(Semaphore::new(READERS)) }
     }
 
     /// What a side's rules make of a text, its lists left aside.
     pub(super) async fn opinion(self: Arc<Self>, policy: Arc<Policy>, side: Side, question: Question) -> Opinion {
         let Some(rules) = policy.rules(side) else { return Opinion::default() };
-        let (question, normalised, whole) = self.read(question).await;
+        let (question, normalised, whole) = self.read(side, question).await;
         let (scores, busy) = self.scores(side, &question, &whole).await;
         let stage = if scores.stage2.is_some() { Stage::Encoder } else { Stage::Linear };
         let all = || vec![question.from..question.text.len()];
         if busy && rules.busy == Busy::Block {
-            let found =
-                Found { action: Action::Block, stage: Stage::Unjudged, category: "unjudged".into(), score: 1.0 };
-            return Opinion { found: Some(found), spans: all() };
+            return Opinion { found: Some(Found::unjudged()), spans: all() };
         }
         if let Some(found) = rules.find(scores.toxic, &scores.stage1, stage) {
             let threshold = rules.least().min(scores.stage1.toxic);
@@ -164,41 +216,38 @@ impl Judge {
         Opinion { found, spans }
     }
 
+    /// What the judge beside says, of a long text part by part.
     async fn outside(&self, side: Side, rules: &Rules, text: &str) -> Option<Found> {
         let name = rules.judge.as_ref()?;
         let judge = self.outside.get(name)?;
-        let asked = Instant::now();
-        let answer = judge.judge(text).await;
-        self.metrics().took(side, Stage::Judge, asked.elapsed());
-        match answer {
-            Ok(sentence) => sentence.map(|Sentence { category, score }| Found {
-                action: rules.action,
-                stage: Stage::Judge,
-                category,
-                score,
-            }),
-            Err(OutsideError { reason, closed }) => {
-                warn!(judge = &**name, reason, closed, "a judge did not answer");
-                closed.then(|| Found {
-                    action: Action::Block,
-                    stage: Stage::Unjudged,
-                    category: "unjudged".into(),
-                    score: 1.0,
-                })
+        let mut left = text;
+        while !left.is_empty() {
+            let (part, rest) = left.split_at(left.floor_char_boundary(OUTSIDE));
+            left = rest;
+            let asked = Instant::now();
+            let answer = judge.judge(part).await;
+            self.metrics().took(side, Stage::Judge, asked.elapsed());
+            match answer {
+                Ok(None) => {}
+                Ok(Some(Sentence { category, score })) => {
+                    let category = bounded(category);
+                    return Some(Found { action: rules.action, stage: Stage::Judge, category, score });
+                }
+                Err(OutsideError { reason, closed }) => {
+                    debug!(judge = &**name, reason, closed, "a judge did not answer");
+                    if closed {
+                        return Some(Found::unjudged());
+                    }
+                }
             }
         }
+        None
     }
 }
 
-/// Work over a text of so many bytes: here, or where it delays nobody's tokens.
-pub(super) async fn aside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
-    if bytes < LARGE {
-        return work();
-    }
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+/// A judge's category, where it is one that is known: it goes into metrics.
+fn bounded(category: Arc<str>) -> Arc<str> {
+    if CATEGORIES.contains(&&*category) { category } else { "other".into() }
 }
 
 // === impl Hits ===

@@ -5,19 +5,18 @@
 //! encoder for what that one doubts, which runs in a pool of threads ([`Stage2`]).
 //! This room decides what is judged together, whose policy counts, and what is sent.
 
+mod escapes;
 mod judge;
 mod outside;
 mod policy;
 mod prompt;
 mod stage2;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tenantry_guard::{Category, Linear, Normalised};
+use tenantry_guard::{Category, Normalised};
 
 use crate::telemetry::Metrics;
 use crate::types::{Action, Finding, GenerateRequest, Side, Stage};
@@ -30,6 +29,9 @@ pub use stage2::{Classifier, PoolConfig, Stage2};
 pub use stream::OutputGuard;
 
 use judge::{Hits, Judge};
+
+/// Findings that are told of one text.
+const MOST_FINDINGS: usize = 16;
 
 /// What judges for a gateway, whatever the tenant.
 #[derive(Clone)]
@@ -60,20 +62,25 @@ impl Judgement {
     pub fn categories(&self) -> Vec<(Arc<str>, bool, f32)> {
         let of = |category: Category| self.kinds.iter().find(|kind| kind.category == category);
         let told = |name: &str, categories: &[Category]| {
-            let kinds = categories.iter().filter_map(|category| of(*category));
+            let mut kinds =
+                categories.iter().filter_map(|category| of(*category)).filter(|kind| kind.wanted).peekable();
+            kinds.peek()?;
             let (counts, score) = kinds.fold((false, 0.0), |(counts, score): (bool, f32), kind| {
                 (counts || kind.counts, score.max(kind.score))
             });
-            (Arc::from(name), counts, score)
+            Some((Arc::from(name), counts, score))
         };
-        let mut all = vec![
+        let mut all: Vec<(Arc<str>, bool, f32)> = [
             told("harassment", &[Category::Insult, Category::Threat]),
             told("harassment/threatening", &[Category::Threat]),
             told("hate", &[Category::Hate]),
             told("insult", &[Category::Insult]),
             told("profanity", &[Category::Profanity]),
             told("threat", &[Category::Threat]),
-        ];
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         for finding in self.findings.iter().filter(|finding| finding.stage == Stage::Lists) {
             match all.iter_mut().find(|(name, ..)| *name == finding.category) {
                 Some((_, counts, score)) => (*counts, *score) = (true, 1.0),
@@ -90,7 +97,7 @@ impl Guard {
     /// `stage2`: `None` where stage 1 decides alone. `outside` has the judges that
     /// policies name.
     pub fn new(stage2: Option<Stage2>, outside: HashMap<Arc<str>, Arc<dyn Outside>>, metrics: Arc<Metrics>) -> Self {
-        Self { judge: Arc::new(Judge { model: Linear::embedded(), stage2, outside, metrics }) }
+        Self { judge: Arc::new(Judge::new(stage2, outside, metrics)) }
     }
 
     /// Judges all that a request's model will read; spans are taken out of it where
@@ -119,6 +126,7 @@ impl Guard {
     /// under those for answers, or the standard ones. Nothing is blocked by it.
     pub async fn moderate(&self, policy: &Arc<Policy>, text: String) -> Judgement {
         self.judge.metrics().text(Side::Prompt);
+        let bytes = text.len();
         let scores = self.judge.score(Side::Prompt, text.clone()).await;
         let standard = Rules::default();
         let rules = policy.rules(Side::Prompt).or_else(|| policy.rules(Side::Output)).unwrap_or(&standard);
@@ -133,9 +141,11 @@ impl Guard {
             span,
         };
         let mut findings = Vec::new();
-        let Hits { worst, redact } = Hits::of(&rules.lists, &text, &Normalised::of(&text), 0);
+        let lists = rules.lists.clone();
+        let look = move || Hits::of(&lists, &text, &Normalised::of(&text), 0);
+        let Hits { worst, redact } = self.judge.aside(bytes, look).await;
         let redact = redact.into_iter().map(|(span, category)| (Action::Redact, span, category));
-        for (action, span, category) in worst.into_iter().chain(redact) {
+        for (action, span, category) in worst.into_iter().chain(redact).take(MOST_FINDINGS) {
             findings.push(finding(action, Stage::Lists, category, 1.0, Some(span)));
         }
         if let Some(found) = rules.find(scores.toxic, &scores.stage1, stage) {

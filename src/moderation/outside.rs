@@ -105,26 +105,34 @@ impl Endpoint {
         Self { client, url, config, breaker: Breaker::default() }
     }
 
-    async fn ask(&self, text: &str) -> Result<Option<Sentence>, String> {
+    /// What it says, or why it says nothing and whether that is its fault.
+    async fn ask(&self, text: &str) -> Result<Option<Sentence>, (String, bool)> {
         let asked = Asked { input: text, model: self.config.model.as_deref() };
         let mut request = self.client.post(&self.url).timeout(self.config.timeout).json(&asked);
         if let Some(key) = &self.config.key {
             request = request.bearer_auth(key.expose());
         }
-        let mut response = request.send().await.map_err(|error| error.without_url().to_string())?;
+        let lost = |error: reqwest::Error| (error.without_url().to_string(), true);
+        let mut response = request.send().await.map_err(lost)?;
         if !response.status().is_success() {
-            return Err(format!("it answered {}", response.status()));
+            // What it refuses says nothing of what others ask.
+            let status = response.status();
+            return Err((format!("it answered {status}"), !status.is_client_error()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| error.without_url().to_string())? {
+        while let Some(chunk) = response.chunk().await.map_err(lost)? {
             body.extend_from_slice(&chunk);
             if body.len() > MAX_BYTES {
-                return Err(format!("its answer has over {MAX_BYTES} bytes"));
+                return Err((format!("its answer has over {MAX_BYTES} bytes"), true));
             }
         }
-        let answer: Answer = serde_json::from_slice(&body).map_err(|error| format!("its answer: {error}"))?;
+        // Not the error's own text, which may quote what was judged.
+        let odd = |error: serde_json::Error| {
+            (format!("its answer is not one, at line {} column {}", error.line(), error.column()), true)
+        };
+        let answer: Answer = serde_json::from_slice(&body).map_err(odd)?;
         let [answered] = answer.results.as_slice() else {
-            return Err(format!("its answer has {} results for one text", answer.results.len()));
+            return Err((format!("its answer has {} results for one text", answer.results.len()), true));
         };
         Ok(sentence(answered))
     }
@@ -154,8 +162,10 @@ impl Outside for Endpoint {
                     self.breaker.answered();
                     Ok(sentence)
                 }
-                Err(reason) => {
-                    self.breaker.failed(Instant::now());
+                Err((reason, its_fault)) => {
+                    if its_fault {
+                        self.breaker.failed(Instant::now());
+                    }
                     Err(OutsideError { reason, closed })
                 }
             }

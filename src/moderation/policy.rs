@@ -80,6 +80,8 @@ pub struct Kind {
     pub category: Category,
     pub score: f32,
     pub counts: bool,
+    /// Whether the policy looks for it.
+    pub wanted: bool,
 }
 
 /// What a text's scores come to.
@@ -89,6 +91,15 @@ pub(super) struct Found {
     pub stage: Stage,
     pub category: Arc<str>,
     pub score: f32,
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Nobody could judge a text that has to be judged.
+    pub(super) fn unjudged() -> Self {
+        Self { action: Action::Block, stage: Stage::Unjudged, category: "unjudged".into(), score: 1.0 }
+    }
 }
 
 // === impl Policies ===
@@ -134,7 +145,9 @@ impl Output {
     /// Whether text may be sent before it is judged: where it is at most told what
     /// was found, there is nothing to wait for.
     pub(super) fn sends_at_once(&self) -> bool {
-        self.mode == Mode::Async || self.rules.action == Action::Flag && self.rules.lists.is_empty()
+        let tells = self.rules.action == Action::Flag && self.rules.lists.is_empty();
+        // Who blocks what nobody has judged has to wait for the judgement.
+        self.mode == Mode::Async || tells && self.rules.busy == Busy::Stage1 && self.rules.judge.is_none()
     }
 }
 
@@ -157,7 +170,8 @@ impl Rules {
         Category::ALL.map(|category| {
             let score = (kinds.of(category) * share).min(toxic);
             let over = |threshold| toxic >= threshold && (category == likeliest || score >= threshold);
-            Kind { category, score, counts: self.thresholds[category as usize].is_some_and(over) }
+            let threshold = self.thresholds[category as usize];
+            Kind { category, score, counts: threshold.is_some_and(over), wanted: threshold.is_some() }
         })
     }
 

@@ -1,20 +1,36 @@
 //! The prompt's side: every text of a request that the model will read.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tenantry_guard::Normalised;
-use tokio::time::Instant;
 
-use super::judge::{Hits, Judge, Question, aside};
+use super::escapes::Readable;
+use super::judge::{Hits, Judge, Question};
 use super::policy::{Found, Policy};
 use crate::types::{Action, Finding, GenerateRequest, Input, Message, Prompt, Role, Side, Stage};
 
 /// What a span is replaced with.
 const REDACTED: &str = "[redacted]";
 /// Fields of messages that name things, and those that hold no text.
-const NAMES: [&str; 7] = ["id", "role", "type", "name", "tool_call_id", "url", "data"];
+const NAMES: [&str; 6] = ["id", "role", "type", "tool_call_id", "url", "data"];
+/// Fields of a request in which the application speaks for itself, or says nothing.
+const OWN: [&str; 10] = [
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "response_format",
+    "structured_outputs",
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+];
+/// Findings that are told of one prompt.
+const MOST_FINDINGS: usize = 16;
 
 /// A prompt that may not be asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +59,9 @@ pub(super) async fn check(
             texts.push((Arc::<str>::from(place), text.clone()));
         }
     });
-    let (mut findings, mut out) = (Vec::new(), Vec::new());
+    // Many small texts take as long as a large one.
+    let bytes: usize = texts.iter().map(|(_, text)| text.len()).sum();
+    let (mut findings, mut out) = (Vec::new(), HashMap::new());
     for (place, text) in texts {
         judge.metrics().text(Side::Prompt);
         let finding = |found: Found, span| Finding {
@@ -55,23 +73,26 @@ pub(super) async fn check(
             place: place.clone(),
             span,
         };
-        let began = Instant::now();
+        // Offsets are the same in what is read of it.
+        let text = if place.ends_with(".arguments") { Readable::of(&text) } else { text };
         let mut spans = Vec::new();
         if !rules.lists.is_empty() {
             let (lists, read) = (rules.lists.clone(), text.clone());
-            let hits = aside(text.len(), move || Hits::of(&lists, &read, &Normalised::of(&read), 0)).await;
+            let look = move || Hits::of(&lists, &read, &Normalised::of(&read), 0);
+            let hits = judge.aside(bytes, look).await;
             let listed = |action, category| Found { action, stage: Stage::Lists, category, score: 1.0 };
             if let Some((action, span, category)) = hits.worst {
                 return Err(blocked(judge, finding(listed(action, category), Some(span))));
             }
             for (span, category) in hits.redact {
-                findings.push(finding(listed(Action::Redact, category), Some(span.clone())));
+                if findings.len() < MOST_FINDINGS {
+                    findings.push(finding(listed(Action::Redact, category), Some(span.clone())));
+                }
                 spans.push(span);
             }
         }
         let question = Question { text, from: 0 };
         let opinion = judge.clone().opinion(policy.clone(), Side::Prompt, question).await;
-        judge.metrics().took(Side::Prompt, Stage::Linear, began.elapsed());
         if let Some(found) = opinion.found {
             let action = found.action;
             let bounds = match (opinion.spans.first(), opinion.spans.last()) {
@@ -84,20 +105,22 @@ pub(super) async fn check(
                 Action::Redact => spans.extend(opinion.spans),
                 Action::Flag => {}
             }
-            findings.push(finding);
+            if findings.len() < MOST_FINDINGS {
+                findings.push(finding);
+            }
         }
         if !spans.is_empty() {
-            out.push((place, joined(spans)));
+            out.insert(place, joined(spans));
         }
     }
     if !out.is_empty() {
         visit(request, &mut decoded, policy.system_prompts, &mut |place, text| {
-            if let Some((_, spans)) = out.iter().find(|(of, _)| **of == *place) {
+            if let Some(spans) = out.get(place.as_str()) {
                 *text = without(text, spans);
             }
         });
-        replace_tokens(request, decoded, |place| out.iter().any(|(of, _)| **of == *place));
-        refresh(request, |place| out.iter().any(|(of, _)| **of == *place));
+        replace_tokens(request, decoded, |place| out.contains_key(place));
+        refresh(request, |place| out.contains_key(place));
     }
     for finding in &findings {
         judge.metrics().verdict(Side::Prompt, finding.action, &finding.category);
@@ -160,8 +183,7 @@ fn visit(
         }
     }
     for (name, value) in &mut request.extra {
-        // A prompt goes on in its suffix; all else describes tools and formats.
-        if own || name == "suffix" {
+        if own || !OWN.contains(&name.as_str()) {
             visit_value(value, name, seen);
         }
     }
@@ -176,8 +198,10 @@ fn visit_message(message: &mut Message, path: &str, seen: &mut dyn FnMut(String,
 
 fn visit_fields(fields: &mut Map<String, Value>, path: &str, seen: &mut dyn FnMut(String, &mut String)) {
     for (name, value) in fields.iter_mut().filter(|(name, _)| !NAMES.contains(&name.as_str())) {
-        // The content as it was given, beside the text that was read of it.
-        let name = if name == "content" { "content*" } else { name };
+        // Its whole was looked at; of parts each is, by itself.
+        if name == "content" && value.is_string() {
+            continue;
+        }
         visit_value(value, &format!("{path}.{name}"), seen);
     }
 }

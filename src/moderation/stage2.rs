@@ -1,14 +1,19 @@
 //! The second stage's pool: texts of all streams and prompts, judged in batches by
 //! threads of its own.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
+
+/// Texts of one request that wait or are judged at one time: nobody has the pool alone.
+const AT_ONCE: usize = 4;
 
 /// What judges texts; blocking.
 pub trait Classifier: Send + Sync + 'static {
@@ -78,15 +83,18 @@ impl Stage2 {
     /// The scores of texts, in their order.
     pub(super) async fn score(&self, texts: Vec<String>) -> Result<Vec<f32>, Unanswered> {
         let asking = async {
-            let mut replies = Vec::with_capacity(texts.len());
+            let mut scores = Vec::with_capacity(texts.len());
+            let mut replies = VecDeque::with_capacity(AT_ONCE);
             for text in texts {
+                if replies.len() == AT_ONCE {
+                    scores.push(answer(&mut replies).await?);
+                }
                 let (reply, answer) = oneshot::channel();
                 self.queue.send(Job { text, reply }).await.map_err(|_| Unanswered)?;
-                replies.push(answer);
+                replies.push_back(answer);
             }
-            let mut scores = Vec::with_capacity(replies.len());
-            for reply in replies {
-                scores.push(reply.await.map_err(|_| Unanswered)?);
+            while !replies.is_empty() {
+                scores.push(answer(&mut replies).await?);
             }
             Ok(scores)
         };
@@ -97,6 +105,13 @@ impl Stage2 {
 impl fmt::Debug for Stage2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stage2").field("wait", &self.wait).finish_non_exhaustive()
+    }
+}
+
+async fn answer(replies: &mut VecDeque<oneshot::Receiver<f32>>) -> Result<f32, Unanswered> {
+    match replies.pop_front() {
+        Some(reply) => reply.await.map_err(|_| Unanswered),
+        None => Err(Unanswered),
     }
 }
 
@@ -121,7 +136,9 @@ fn work(classifier: &dyn Classifier, jobs: &std::sync::Mutex<mpsc::Receiver<Job>
             continue;
         }
         let texts: Vec<&str> = batch.iter().map(|job| job.text.as_str()).collect();
-        match classifier.score(&texts) {
+        // One that panics fails these texts, and not all that come later.
+        let scored = panic::catch_unwind(AssertUnwindSafe(|| classifier.score(&texts)));
+        match scored.unwrap_or_else(|_| Err("it panicked".to_owned())) {
             Ok(scores) => {
                 for (job, score) in batch.into_iter().zip(scores) {
                     // It may have left meanwhile.

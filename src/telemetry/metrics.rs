@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::guard::GuardMetrics;
+use super::ratings::{RatingMetrics, RatingReading};
 
 /// The `content-type` of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,6 +33,7 @@ const LOAD_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 pub struct Metrics {
     registry: Registry,
     guard: GuardMetrics,
+    rated: RatingMetrics,
     requests: Family<RequestLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     first_token: Family<ModelLabels, Histogram, Buckets>,
@@ -98,6 +100,8 @@ pub struct Readings {
     /// Requests that wait for a place, by base model.
     pub queues: Vec<(String, u64)>,
     pub adapters: AdapterReading,
+    /// `None` where ratings are not taken.
+    pub ratings: Option<RatingReading>,
 }
 
 /// Counts a stream as in flight until dropped.
@@ -185,8 +189,10 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tenantry");
         let guard = GuardMetrics::register(&mut registry);
+        let rated = RatingMetrics::register(&mut registry);
         let metrics = Self {
             guard,
+            rated,
             requests: Family::default(),
             tokens: Family::default(),
             first_token: Family::new_with_constructor(Buckets(&FIRST_TOKEN_SECONDS)),
@@ -405,6 +411,9 @@ impl Metrics {
 
     /// The text of all metrics, with the gauges as `readings` tells them.
     pub fn render(&self, readings: &Readings) -> Result<String, fmt::Error> {
+        if let Some(reading) = &readings.ratings {
+            self.rated.read(reading);
+        }
         for (state, count) in &readings.states {
             self.workers.get_or_create(&StateLabels { state }).set(*count as i64);
         }

@@ -3,7 +3,9 @@
 mod guard;
 mod log;
 mod metrics;
+mod ratings;
 
 pub use guard::GuardMetrics;
 pub use log::{Config as LogConfig, Format as LogFormat, init as init_log};
 pub use metrics::{AdapterReading, CONTENT_TYPE, Metrics, Readings, StreamGauge, WorkerReading};
+pub use ratings::{RatingReading, SinkReading};

@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use tonic::{Code, Status};
 
 use super::pb::inference_server::SERVICE_NAME;
+use super::pb::ratings_server;
+use super::ratings;
 use super::status::{ERROR_CODE, status, tell};
 use super::{Config, speaks_grpc};
 use crate::gateway::Gateway;
@@ -70,6 +72,13 @@ pub(super) fn unknown_path(gateway: &Gateway) -> Response {
 
 /// The route's name in metrics and logs.
 fn route(path: &str) -> Option<&'static str> {
+    if let Some(method) = path.strip_prefix('/')?.strip_prefix(ratings_server::SERVICE_NAME) {
+        return match method {
+            "/Rate" => Some(ratings::RATE),
+            "/Stream" => Some(ratings::STREAM),
+            _ => None,
+        };
+    }
     match path.strip_prefix('/')?.strip_prefix(SERVICE_NAME)? {
         "/Generate" => Some(Route::GrpcGenerate.as_str()),
         "/Moderate" => Some(MODERATE),

@@ -41,7 +41,7 @@ impl pb::inference_server::Inference for Inference {
 
     async fn generate(&self, request: Request<pb::GenerateRequest>) -> Result<Response<Events>, Status> {
         let caller = caller(&request)?;
-        let id = self.gateway.new_id();
+        let id = self.gateway.new_id(&caller);
         let told = |error: &Error, model: Option<&str>| {
             let mut status = status(error, Some(id));
             status::tell(status.metadata_mut(), self.gateway.standing(&caller, model));
@@ -62,7 +62,7 @@ impl pb::inference_server::Inference for Inference {
 
     async fn moderate(&self, request: Request<pb::ModerateRequest>) -> Result<Response<pb::ModerateResponse>, Status> {
         let caller = caller(&request)?;
-        let id = self.gateway.new_id();
+        let id = self.gateway.new_id(&caller);
         let pb::ModerateRequest { input, model } = request.into_inner();
         let told = |error: &Error| {
             let mut status = status(error, Some(id));
@@ -95,7 +95,7 @@ impl pb::inference_server::Inference for Inference {
 }
 
 /// Whom the gate in front of this service found the caller to be.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let missing = || status(&Error::internal("a gRPC request passed no gate"), None);
     request.extensions().get().cloned().ok_or_else(missing)
 }

@@ -9,6 +9,7 @@ mod gate;
 mod health;
 mod inference;
 pub mod pb;
+mod ratings;
 mod status;
 mod timeout;
 
@@ -31,6 +32,8 @@ use gate::Gate;
 use health::Health;
 use inference::Inference;
 use pb::inference_server::InferenceServer;
+use pb::ratings_server::RatingsServer;
+use ratings::Ratings;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
@@ -58,8 +61,9 @@ impl Default for Config {
 pub fn router(gateway: Arc<Gateway>, config: Config, readiness: Readiness) -> Router {
     let inference =
         InferenceServer::new(Inference::new(gateway.clone())).max_decoding_message_size(config.max_message_bytes);
+    let ratings = RatingsServer::new(Ratings::new(gateway.clone())).max_decoding_message_size(config.max_message_bytes);
     let gate = from_fn_with_state(Gate::new(gateway, config), gate::authenticated);
-    let inference = routes(Routes::new(inference)).route_layer(gate);
+    let inference = routes(Routes::new(inference).add_service(ratings)).route_layer(gate);
 
     let open = Routes::new(HealthServer::new(Health::new(readiness)))
         .add_service(reflection().build_v1().expect(DESCRIPTORS))

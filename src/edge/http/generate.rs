@@ -46,7 +46,7 @@ async fn generate(edge: Arc<Edge>, api: Api, request: Request) -> Response {
         Err(error) => return refuse(&error),
     };
     // From here on the gateway tells how the request ended.
-    let id = edge.gateway.new_id();
+    let id = edge.gateway.new_id(&caller);
     let (form, model) = (Form::of(api, &request), request.model.clone());
     let generation = begin(&edge, id, caller.clone(), request);
     let answered = match delivery {

@@ -18,6 +18,7 @@ mod openai;
 mod ops;
 mod parse;
 mod playground;
+mod ratings;
 mod request_id;
 mod sse;
 #[cfg(test)]
@@ -94,7 +95,7 @@ enum Guarded {
 }
 
 /// Every route that a tenant can reach over HTTP; there is no other way to add one.
-fn routes() -> [Endpoint; 7] {
+fn routes() -> [Endpoint; 9] {
     let route = |path, methods, guarded| Endpoint { path, methods, guarded };
     [
         route("/", get(playground::page), Guarded::Not("it is a page of ours")),
@@ -107,6 +108,8 @@ fn routes() -> [Endpoint; 7] {
         ),
         route("/v1/models", get(models::list), Guarded::Not("it tells names of the configuration")),
         route("/v1/models/{*name}", get(models::one), Guarded::Not("it tells a name of the configuration")),
+        route("/v1/ratings", post(ratings::rate), Guarded::Not("no model reads it, and nobody is answered with it")),
+        route("/v1/ratings/summary", get(ratings::summary), Guarded::Not("it tells numbers")),
         route("/v1/usage", get(usage::usage), Guarded::Not("it tells numbers")),
     ]
 }

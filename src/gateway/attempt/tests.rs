@@ -167,7 +167,7 @@ impl Harness {
             timeout: None,
             extra: serde_json::Map::default(),
         };
-        self.gateway.generate(self.gateway.new_id(), &self.caller, request).await
+        self.gateway.generate(self.gateway.new_id(&self.caller), &self.caller, request).await
     }
 
     /// How the request fails; nothing may be held then.

@@ -30,8 +30,8 @@ pub fn settled(text: &str, at: usize) -> usize {
 
 /// The first place after `from`, a settled one, where a text that still grows may
 /// be cut; `None` while that is not known. It depends on the text alone, not on how
-/// it came: in a text that has no such place for 256 bytes, the cut is at the last
-/// white space in them that no single letter stands at, or else at their end.
+/// it came: in a text that has no such place for 256 bytes, the cut is before the
+/// last word that begins in the second half of them, or else at their end.
 pub fn next_cut(text: &str, from: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     let first = from + 1;
@@ -43,13 +43,11 @@ pub fn next_cut(text: &str, from: usize) -> Option<usize> {
     if bytes.len() <= from + LONGEST_PIECE {
         return None;
     }
-    let ends_word = |cut: usize| {
-        text.is_char_boundary(cut)
-            && bytes[cut - 1].is_ascii_whitespace()
-            && text[from..cut].trim_end().chars().rev().take(2).all(char::is_alphanumeric)
-    };
     let whole = (first..=last).rev().find(|&cut| text.is_char_boundary(cut)).unwrap_or(last);
-    Some((from + LONGEST_PIECE / 2..=whole).rev().find(|&cut| ends_word(cut)).unwrap_or(whole))
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte >= 0x80;
+    let begins_word = |cut: usize| text.is_char_boundary(cut) && !is_word(bytes[cut - 1]) && is_word(bytes[cut]);
+    let in_time = from + LONGEST_PIECE / 2..=whole.min(bytes.len() - 1);
+    Some(in_time.rev().find(|&cut| begins_word(cut)).unwrap_or(whole))
 }
 
 /// White space between a word of two letters that differ and the next word. The

@@ -2,32 +2,36 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tenantry_guard::Linear;
 use tokio::time::Instant;
 
+use super::fields;
 use super::text::Text;
-use crate::types::{Delta, Event, Extra, Finding, FinishReason};
+use crate::types::{Delta, Event, Extra, Finding, FinishReason, TokenLogprob};
 
 /// The channel that a choice's own text is.
 pub(super) const CONTENT: &str = "content";
-/// Fields of a delta that name things and say nothing.
-const NAMES: [&str; 5] = ["id", "index", "name", "role", "type"];
+/// What the tokens spell whose log-probabilities are told: they may run ahead of the text.
+pub(super) const TOKENS: &str = "logprobs";
+/// Texts that one choice may have: so many tool calls nobody means.
+const MOST_CHANNELS: usize = 256;
+/// Findings that a client is told of one choice.
+const MOST_FINDINGS: usize = 16;
 
 pub(super) struct Choice {
     number: u32,
     model: Linear,
     /// The choice's own text, and those of the fields that the worker adds.
-    pub texts: BTreeMap<Arc<str>, Text>,
+    texts: BTreeMap<Arc<str>, Text>,
     content: Arc<str>,
     held: VecDeque<Held>,
-    /// Bytes of its own text that were sent.
-    sent: usize,
     /// What the client is told with the end.
-    pub findings: Vec<Finding>,
-    pub state: State,
+    findings: Vec<Finding>,
+    state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +48,10 @@ pub(super) enum State {
 struct Held {
     delta: Delta,
     arrived: Instant,
-    /// Where each channel that it is a part of ends with it.
-    ends: Vec<(Arc<str>, usize)>,
+    /// What of each channel it is, in the order of its fields.
+    parts: Vec<(Arc<str>, Range<usize>)>,
+    /// Something was taken out of it: what spells it as well has to go.
+    tainted: bool,
 }
 
 /// What may be sent next.
@@ -55,36 +61,85 @@ pub(super) struct Released {
     pub arrived: Option<Instant>,
 }
 
+/// What became of an event that was pushed.
+pub(super) struct Pushed {
+    /// The channels that it is a part of.
+    pub grown: Vec<Arc<str>>,
+    /// Those that gave way to them.
+    pub paused: Vec<Arc<str>>,
+    /// It has more texts than an answer may have.
+    pub too_many: bool,
+}
+
 // === impl Choice ===
 
 impl Choice {
-    pub(super) fn new(number: u32, model: Linear) -> Self {
+    pub(super) fn new(number: u32, model: Linear, findings: Vec<Finding>) -> Self {
         let content: Arc<str> = CONTENT.into();
-        let texts = [(content.clone(), Text::new(model))].into();
-        Self { number, model, texts, content, held: VecDeque::new(), sent: 0, findings: Vec::new(), state: State::Open }
+        let texts = [(content.clone(), Text::new(model, false))].into();
+        Self { number, model, texts, content, held: VecDeque::new(), findings, state: State::Open }
     }
 
-    /// The next event of the worker's, and the channels that it is a part of.
-    pub(super) fn push(&mut self, delta: Delta, arrived: Instant) -> Vec<Arc<str>> {
-        let mut ends = Vec::new();
-        if !delta.text.is_empty() {
-            let text = self.texts.get_mut(&self.content).expect("made with the choice");
-            text.push(&delta.text);
-            ends.push((self.content.clone(), text.len()));
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// The next event of the worker's. Where nobody looks at it, it has no texts.
+    pub(super) fn push(&mut self, mut delta: Delta, arrived: Instant, looked_at: bool) -> Pushed {
+        let mut parts = Vec::new();
+        let mut pushed = Pushed { grown: Vec::new(), paused: Vec::new(), too_many: false };
+        if looked_at {
+            if !delta.text.is_empty() {
+                parts.push(self.grow(&self.content.clone(), &delta.text));
+            }
+            if !delta.logprobs.is_empty() {
+                parts.push(self.grow(&TOKENS.into(), &spelled(&delta.logprobs)));
+            }
+            if let Some(extra) = &mut delta.extra {
+                without_tokens(extra);
+                fields::visit(&mut extra.delta, &mut |path, text| parts.push(self.grow(&path.into(), text)));
+            }
+            pushed.grown = parts.iter().map(|(channel, _)| channel.clone()).collect();
+            pushed.too_many = self.texts.len() > MOST_CHANNELS;
         }
-        for (channel, said) in delta.extra.iter().flat_map(|extra| texts(extra)) {
-            let text = self.texts.entry(channel.as_str().into()).or_insert_with(|| Text::new(self.model));
-            text.push(said);
-            ends.push((channel.into(), text.len()));
+        if self.texts.len() > 1 && !pushed.grown.is_empty() {
+            let others = self.texts.iter_mut().filter(|(channel, _)| !pushed.grown.contains(channel));
+            pushed.paused = others.filter_map(|(channel, text)| text.pause().then(|| channel.clone())).collect();
         }
-        let channels = ends.iter().map(|(channel, _)| channel.clone()).collect();
-        self.held.push_back(Held { delta, arrived, ends });
-        channels
+        self.held.push_back(Held { delta, arrived, parts, tainted: false });
+        pushed
+    }
+
+    fn grow(&mut self, channel: &Arc<str>, more: &str) -> (Arc<str>, Range<usize>) {
+        let json = channel.ends_with(fields::JSON);
+        let text = self.texts.entry(channel.clone()).or_insert_with(|| Text::new(self.model, json));
+        let start = text.len();
+        text.push(more);
+        (channel.clone(), start..text.len())
+    }
+
+    pub(super) fn text(&mut self, channel: &str) -> Option<&mut Text> {
+        self.texts.get_mut(channel)
+    }
+
+    pub(super) fn channels(&self) -> Vec<Arc<str>> {
+        self.texts.keys().cloned().collect()
     }
 
     pub(super) fn end(&mut self, reason: FinishReason) {
         if self.state == State::Open {
             self.state = State::Ended(reason);
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.state = State::Stopped;
+    }
+
+    /// To be told with the end. Not all of very many are.
+    pub(super) fn note(&mut self, finding: Finding) {
+        if self.findings.len() < MOST_FINDINGS {
+            self.findings.push(finding);
         }
     }
 
@@ -105,12 +160,9 @@ impl Choice {
 
     /// The next event that may be sent.
     pub(super) fn release(&mut self) -> Option<Released> {
-        if self.state == State::Over {
-            return None;
-        }
         if let Some(front) = self.held.front() {
-            let cleared = |(channel, end): &(Arc<str>, usize)| self.texts[channel].cleared() >= *end;
-            if front.ends.iter().all(cleared) {
+            let cleared = |(channel, range): &(Arc<str>, Range<usize>)| self.texts[channel].cleared() >= range.end;
+            if front.parts.iter().all(cleared) {
                 return self.held.pop_front().map(|held| self.whole(held));
             }
             if let Some(part) = self.part() {
@@ -121,12 +173,33 @@ impl Choice {
             }
             self.held.clear();
         }
+        self.release_end()
+    }
+
+    /// All that waits, judged or not: for who sends at once. The end waits for what is
+    /// still asked.
+    pub(super) fn release_all(&mut self) -> Option<Released> {
+        if self.state == State::Stopped {
+            self.held.clear();
+        }
+        if let Some(Held { delta, arrived, parts, .. }) = self.held.pop_front() {
+            for (channel, range) in &parts {
+                self.texts.get_mut(channel).expect("made with the event").send(range.end);
+            }
+            let arrived = (!parts.is_empty()).then_some(arrived);
+            return Some(Released { event: Event::Delta(delta), arrived });
+        }
+        let decided = self.state == State::Stopped || !self.texts.values().any(Text::is_asked);
+        if decided { self.release_end() } else { None }
+    }
+
+    fn release_end(&mut self) -> Option<Released> {
+        let choice = self.number;
         let reason = match self.state {
             State::Open | State::Over => return None,
             State::Ended(reason) => reason,
             State::Stopped => FinishReason::ContentFilter,
         };
-        let choice = self.number;
         if !self.findings.is_empty() {
             let findings = std::mem::take(&mut self.findings);
             let delta = Delta { choice, findings, ..Delta::default() };
@@ -136,171 +209,75 @@ impl Choice {
         Some(Released { event: Event::Finished { choice, reason }, arrived: None })
     }
 
-    /// All that waits, judged or not: for who sends at once.
-    pub(super) fn release_all(&mut self) -> Option<Released> {
-        match self.state {
-            State::Open | State::Ended(_) if !self.held.is_empty() => {
-                let held = self.held.pop_front()?;
-                let arrived = (!held.delta.text.is_empty()).then_some(held.arrived);
-                self.sent += held.delta.text.len();
-                Some(Released { event: Event::Delta(held.delta), arrived })
-            }
-            State::Stopped => {
-                self.held.clear();
-                self.release()
-            }
-            _ => self.release(),
-        }
-    }
-
     fn whole(&mut self, held: Held) -> Released {
-        let Held { mut delta, arrived, ends } = held;
-        let arrived = (!ends.is_empty()).then_some(arrived);
-        if let Some((_, end)) = ends.iter().find(|(channel, _)| *channel == self.content) {
-            let range = self.sent..*end;
-            let in_part = range.len() < delta.text.len();
-            self.sent = *end;
-            let text = self.texts.get_mut(&self.content).expect("made with the choice");
-            match text.render(range) {
-                // As it came: what needs no change is not copied.
-                Cow::Borrowed(_) if !in_part => {}
-                Cow::Borrowed(rest) => delta.text = rest.to_owned(),
+        let Held { mut delta, arrived, parts, mut tainted } = held;
+        let arrived = (!parts.is_empty()).then_some(arrived);
+        let mut rendered: VecDeque<Option<String>> = VecDeque::new();
+        for (channel, range) in &parts {
+            let text = self.texts.get_mut(channel).expect("made with the event");
+            let rest = text.sent().max(range.start)..range.end;
+            let begun = rest.start > range.start;
+            text.send(range.end);
+            // As it came: what needs no change is not copied.
+            let changed = match text.render(rest) {
+                Cow::Borrowed(rest) => begun.then(|| rest.to_owned()),
                 Cow::Owned(rest) => {
-                    delta.text = rest;
-                    // They spell what was taken out.
-                    delta.logprobs.clear();
+                    tainted = true;
+                    Some(rest)
                 }
+            };
+            if *channel == self.content {
+                if let Some(changed) = changed {
+                    delta.text = changed;
+                }
+            } else if **channel != *TOKENS {
+                rendered.push_back(changed);
             }
         }
         if let Some(extra) = &mut delta.extra {
-            for (channel, end) in ends.iter().filter(|(channel, _)| *channel != self.content) {
-                let text = self.texts.get_mut(channel).expect("made with the event");
-                redact(extra, channel, |said| text.render(end - said.len()..*end).into_owned());
-            }
+            fields::visit(&mut extra.delta, &mut |_, text| {
+                if let Some(Some(changed)) = rendered.pop_front() {
+                    *text = changed;
+                }
+            });
+        }
+        if tainted {
+            // They spell what was taken out.
+            delta.logprobs.clear();
         }
         Released { event: Event::Delta(delta), arrived }
     }
 
     /// What is cleared of the event that comes next, where that is not all of it.
     fn part(&mut self) -> Option<Released> {
-        let front = self.held.front()?;
-        let text = self.texts.get_mut(&self.content).expect("made with the choice");
-        let cleared = text.cleared();
-        if front.delta.extra.is_some() || cleared <= self.sent || front.ends.is_empty() {
+        let front = self.held.front_mut()?;
+        let [(channel, range)] = front.parts.as_slice() else { return None };
+        if *channel != self.content {
             return None;
         }
-        let arrived = Some(front.arrived);
-        let said = text.render(self.sent..cleared).into_owned();
-        self.sent = cleared;
-        let delta = Delta { choice: self.number, text: said, ..Delta::default() };
-        Some(Released { event: Event::Delta(delta), arrived })
-    }
-}
-
-/// The texts of what a worker added to a delta, each with the channel that it
-/// belongs to: a field's path, with the number of the tool call.
-fn texts(extra: &Extra) -> Vec<(String, &str)> {
-    let mut found = Vec::new();
-    walk(&extra.delta, "", &mut found);
-    found
-}
-
-fn walk<'a>(fields: &'a Map<String, Value>, path: &str, found: &mut Vec<(String, &'a str)>) {
-    for (name, value) in fields.iter().filter(|(name, _)| !NAMES.contains(&name.as_str())) {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        match value {
-            Value::String(text) if !text.is_empty() => found.push((path, text)),
-            Value::Object(fields) => walk(fields, &path, found),
-            Value::Array(entries) => {
-                for (at, entry) in entries.iter().enumerate() {
-                    let number = entry.get("index").and_then(Value::as_u64).unwrap_or(at as u64);
-                    let path = format!("{path}[{number}]");
-                    match entry {
-                        Value::Object(fields) => walk(fields, &path, found),
-                        Value::String(text) if !text.is_empty() => found.push((path, text)),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
+        let text = self.texts.get_mut(channel).expect("made with the choice");
+        let (from, cleared) = (text.sent().max(range.start), text.cleared());
+        if cleared <= from {
+            return None;
         }
+        text.send(cleared);
+        let said = text.render(from..cleared);
+        front.tainted |= matches!(said, Cow::Owned(_));
+        let delta = Delta { choice: self.number, text: said.into_owned(), ..Delta::default() };
+        Some(Released { event: Event::Delta(delta), arrived: Some(front.arrived) })
     }
 }
 
-/// Rewrites the text of one channel.
-fn redact(extra: &mut Extra, channel: &str, rewrite: impl FnOnce(&str) -> String) {
-    let mut rewrite = Some(rewrite);
-    rewrite_in(&mut extra.delta, "", channel, &mut |text| {
-        if let Some(rewrite) = rewrite.take() {
-            *text = rewrite(text);
-        }
-    });
+/// What tokens spell, one after the other.
+fn spelled(logprobs: &[TokenLogprob]) -> String {
+    let bytes: Vec<u8> = logprobs.iter().flat_map(|logprob| &logprob.token.bytes).copied().collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn rewrite_in(fields: &mut Map<String, Value>, path: &str, channel: &str, rewrite: &mut dyn FnMut(&mut String)) {
-    for (name, value) in fields.iter_mut() {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        if !channel.starts_with(&path) {
-            continue;
-        }
-        match value {
-            Value::String(text) if path == channel => rewrite(text),
-            Value::Object(fields) => rewrite_in(fields, &path, channel, rewrite),
-            Value::Array(entries) => {
-                for (at, entry) in entries.iter_mut().enumerate() {
-                    let number = entry.get("index").and_then(Value::as_u64).unwrap_or(at as u64);
-                    let path = format!("{path}[{number}]");
-                    match entry {
-                        Value::Object(fields) => rewrite_in(fields, &path, channel, rewrite),
-                        Value::String(text) if path == channel => rewrite(text),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn extra(delta: Value) -> Extra {
-        let Value::Object(delta) = delta else { panic!("an object") };
-        Extra { delta, ..Extra::default() }
-    }
-
-    #[test]
-    fn every_text_of_an_extra_has_its_channel_and_names_have_none() {
-        let extra = extra(json!({
-            "reasoning_content": "so",
-            "tool_calls": [
-                { "index": 3, "id": "call_1", "type": "function", "function": { "name": "say", "arguments": "{\"a\"" } },
-            ],
-            "annotations": ["x", { "note": "y" }],
-            "empty": "",
-        }));
-        let mut found = texts(&extra);
-        found.sort();
-        let expected = [
-            ("annotations[0]", "x"),
-            ("annotations[1].note", "y"),
-            ("reasoning_content", "so"),
-            ("tool_calls[3].function.arguments", "{\"a\""),
-        ];
-        assert_eq!(found.iter().map(|(path, text)| (path.as_str(), *text)).collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn one_channel_is_rewritten_and_no_other() {
-        let mut extra = extra(
-            json!({ "tool_calls": [{ "function": { "arguments": "a" } }, { "function": { "arguments": "b" } }] }),
-        );
-        redact(&mut extra, "tool_calls[1].function.arguments", |text| format!("{text}!"));
-        assert_eq!(extra.delta["tool_calls"][0]["function"]["arguments"], "a");
-        assert_eq!(extra.delta["tool_calls"][1]["function"]["arguments"], "b!");
+/// Leaves out of what a worker adds to choices and chunks what may spell the answer
+/// in another way (token ids, prompts, …): nobody reads it here.
+fn without_tokens(extra: &mut Extra) {
+    for fields in [&mut extra.choice, &mut extra.chunk] {
+        fields.retain(|_, value| !matches!(value, Value::Array(_) | Value::Object(_)));
     }
 }

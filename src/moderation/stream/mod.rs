@@ -5,6 +5,7 @@
 //! worker's stream pushes what comes and sends what is released.
 
 mod choice;
+mod fields;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -25,7 +26,7 @@ use super::judge::{Judge, Opinion, Question};
 use super::policy::{Found, Output, Policy};
 use crate::types::{Action, Event, Finding, Side, Stage};
 
-use choice::{Choice, Released, State};
+use choice::{CONTENT, Choice, Pushed, Released, State, TOKENS};
 use text::Step;
 
 /// Bytes that may wait for an answer before the worker is asked for no more.
@@ -41,6 +42,8 @@ pub struct OutputGuard {
     asking: FuturesUnordered<BoxFuture<'static, (usize, Arc<str>, Opinion)>>,
     /// The worker's last event, after the ends of all choices.
     usage: Option<Event>,
+    /// Choices that the worker has ended itself.
+    ended_choices: usize,
     /// Whether anything was stopped.
     stopped: bool,
     /// The worker has said all.
@@ -63,9 +66,12 @@ impl OutputGuard {
             return None;
         }
         let metrics = judge.metrics();
-        metrics.text(Side::Output);
-        let mut choices: Vec<Choice> = (0..choices.max(1)).map(|number| Choice::new(number, judge.model)).collect();
-        choices[0].findings = flags;
+        if at_once.is_some() {
+            metrics.text(Side::Output);
+        }
+        let mut flags = Some(flags);
+        let choice = |number| Choice::new(number, judge.model, flags.take().unwrap_or_default());
+        let choices: Vec<Choice> = (0..choices.max(1)).map(choice).collect();
         Some(Self {
             seconds: metrics.stage(Side::Output, Stage::Linear),
             policy,
@@ -74,6 +80,7 @@ impl OutputGuard {
             touched: VecDeque::new(),
             asking: FuturesUnordered::new(),
             usage: None,
+            ended_choices: 0,
             stopped: false,
             ended: false,
             at_once: at_once.unwrap_or(true),
@@ -89,29 +96,29 @@ impl OutputGuard {
                 let number = delta.choice as usize;
                 // One that was not asked for cannot be told to a client.
                 let Some(choice) = self.choices.get_mut(number) else { return };
-                if choice.state != State::Open {
+                if choice.state() != State::Open {
                     return;
                 }
                 let now = Instant::now();
-                let channels = choice.push(delta, now);
+                let Pushed { grown, paused, too_many } = choice.push(delta, now, self.policy.output.is_some());
                 self.touched.push_back(number);
-                if self.policy.output.is_none() || channels.is_empty() {
+                if too_many {
+                    let found = Found::unjudged();
+                    return self.stop(number, &CONTENT.into(), &found, 0..0);
+                }
+                if grown.is_empty() {
                     return;
                 }
-                let others: Vec<Arc<str>> =
-                    self.choices[number].texts.keys().filter(|other| !channels.contains(other)).cloned().collect();
-                for channel in channels {
+                // What another text has taken over from has come to an end, for now.
+                for channel in grown.into_iter().chain(paused) {
                     self.advance(number, &channel, false);
-                }
-                // A channel that gave way to another has come to an end, for now.
-                for other in others {
-                    self.advance(number, &other, true);
                 }
                 self.seconds.observe(now.elapsed().as_secs_f64());
             }
             Event::Finished { choice, reason } => {
                 let Some(ended) = self.choices.get_mut(choice as usize) else { return };
                 ended.end(reason);
+                self.ended_choices += 1;
                 self.finish(choice as usize);
             }
             Event::Usage(_) => self.usage = Some(event),
@@ -151,7 +158,7 @@ impl OutputGuard {
 
     /// Whether nothing is left to be sent, once the worker has said all.
     pub fn is_done(&self) -> bool {
-        self.asking.is_empty() && self.usage.is_none() && !self.choices.iter().any(Choice::waits)
+        self.usage.is_none() && self.is_waiting_for_nothing()
     }
 
     /// Whether the worker is to be asked for no more for now.
@@ -162,7 +169,16 @@ impl OutputGuard {
     /// Whether the answer was ended here: every choice has its end, and one of them
     /// because of what it said.
     pub fn has_stopped(&self) -> bool {
-        self.stopped && self.choices.iter().all(|choice| choice.state == State::Over)
+        self.stopped && self.is_over()
+    }
+
+    /// Whether all that the worker has left to say is what it used.
+    pub fn awaits_usage(&self) -> bool {
+        self.usage.is_none() && self.ended_choices >= self.choices.len()
+    }
+
+    fn is_over(&self) -> bool {
+        self.choices.iter().all(|choice| choice.state() == State::Over)
     }
 
     fn release(&mut self) -> Option<Event> {
@@ -182,17 +198,24 @@ impl OutputGuard {
             }
             return Some(event);
         }
-        if self.usage.is_none() {
+        if self.usage.is_none() && self.asking.is_empty() {
             return None;
         }
-        let over = self.choices.iter().all(|choice| choice.state == State::Over);
-        if over || self.ended { self.usage.take() } else { None }
+        let over = self.is_over();
+        if over {
+            // Answers that come to nothing are not waited for.
+            self.asking.clear();
+        }
+        if over || self.ended && self.is_waiting_for_nothing() { self.usage.take() } else { None }
+    }
+
+    fn is_waiting_for_nothing(&self) -> bool {
+        self.asking.is_empty() && !self.choices.iter().any(Choice::waits)
     }
 
     fn finish(&mut self, number: usize) {
         self.touched.push_back(number);
-        let channels: Vec<Arc<str>> = self.choices[number].texts.keys().cloned().collect();
-        for channel in channels {
+        for channel in self.choices[number].channels() {
             self.advance(number, &channel, true);
         }
     }
@@ -201,7 +224,10 @@ impl OutputGuard {
         let policy = self.policy.clone();
         let Some(output) = &policy.output else { return };
         let choice = &mut self.choices[number];
-        let Some(text) = choice.texts.get_mut(channel).filter(|_| choice.state.is_judged()) else { return };
+        if !choice.state().is_judged() {
+            return;
+        }
+        let Some(text) = choice.text(channel) else { return };
         let step = text.advance(&output.rules, ends);
         let told: Vec<_> = text.told().collect();
         for (found, span) in told {
@@ -225,27 +251,34 @@ impl OutputGuard {
     fn answered(&mut self, number: usize, channel: &Arc<str>, opinion: Opinion) {
         self.touched.push_back(number);
         let choice = &mut self.choices[number];
-        let Some(text) = choice.texts.get_mut(channel) else { return };
+        if !choice.state().is_judged() {
+            return;
+        }
+        let Some(text) = choice.text(channel) else { return };
         if let Some((found, spans)) = text.answer(opinion) {
             match found.action {
                 Action::Block => return self.stop(number, channel, &found, bounds(&spans)),
                 Action::Redact | Action::Flag => self.note(number, channel, &found, bounds(&spans)),
             }
         }
-        let ends = self.choices[number].state != State::Open || self.ended;
+        let ends = self.choices[number].state() != State::Open || self.ended;
         self.advance(number, channel, ends);
     }
 
     fn stop(&mut self, number: usize, channel: &Arc<str>, found: &Found, span: Range<usize>) {
         self.note(number, channel, found, span);
-        self.choices[number].state = State::Stopped;
+        self.choices[number].stop();
         self.touched.push_back(number);
         self.stopped = true;
     }
 
     fn note(&mut self, number: usize, channel: &Arc<str>, found: &Found, span: Range<usize>) {
+        // What tokens spell was found, or will be, in the text that they make.
+        if **channel == *TOKENS && found.action != Action::Block {
+            return;
+        }
         self.judge.metrics().verdict(Side::Output, found.action, &found.category);
-        self.choices[number].findings.push(Finding {
+        self.choices[number].note(Finding {
             side: Side::Output,
             action: found.action,
             stage: found.stage,
@@ -273,9 +306,8 @@ impl OutputGuard {
         }
         let mut asked = false;
         for number in due {
-            let channels: Vec<Arc<str>> = self.choices[number].texts.keys().cloned().collect();
-            for channel in channels {
-                let text = self.choices[number].texts.get_mut(&channel);
+            for channel in self.choices[number].channels() {
+                let text = self.choices[number].text(&channel);
                 if let Some(Step::Ask(question)) = text.and_then(text::Text::expire) {
                     self.ask(number, &channel, question);
                     asked = true;

@@ -13,6 +13,8 @@ use std::ops::Range;
 
 use tenantry_guard::{Linear, Normalised, Tail, next_cut};
 
+use super::super::escapes::Readable;
+
 use super::super::judge::{Hits, Opinion, Question};
 use super::super::policy::{Found, Rules};
 use crate::types::{Action, Stage};
@@ -21,15 +23,19 @@ use crate::types::{Action, Stage};
 const CONTEXT: usize = 240;
 /// Bytes that may wait for words that decide.
 const MOST: usize = 384;
-/// Bytes before an open entry of a list that are looked through again: more than an
-/// entry has.
-const LISTED: usize = 320;
+/// Bytes before an open entry of a list that are looked through again, for the word
+/// before it.
+const LISTED: usize = 64;
+/// Bytes of a word that was cut through that wait for its end.
+const WORD: usize = 128;
 /// What stands for a span that was taken out.
 const REDACTED: &str = "[redacted]";
 
 pub(super) struct Text {
     /// The text from the byte `start` on.
     kept: String,
+    /// The same with its JSON escapes read, byte for byte as long, where it is JSON.
+    readable: Option<Readable>,
     start: usize,
     tail: Tail,
     /// Up to here it was read.
@@ -46,6 +52,10 @@ pub(super) struct Text {
     peak: f32,
     /// A sentence has ended since `judged`.
     sentence: bool,
+    /// Up to here it was sent.
+    sent: usize,
+    /// Another text has taken over: nothing is waited for until this one goes on.
+    paused: bool,
     /// A question is asked of what stands between `judged` and `cut`.
     asked: Option<usize>,
     /// Spans to be taken out that are not sent yet, in order and apart.
@@ -64,9 +74,11 @@ pub(super) enum Step {
 // === impl Text ===
 
 impl Text {
-    pub(super) fn new(model: Linear) -> Self {
+    /// `json`: the text is JSON, whose strings are what is read.
+    pub(super) fn new(model: Linear, json: bool) -> Self {
         Self {
             kept: String::new(),
+            readable: json.then(Readable::default),
             start: 0,
             tail: Tail::new(model),
             cut: 0,
@@ -77,6 +89,8 @@ impl Text {
             last: 0.0,
             peak: 0.0,
             sentence: false,
+            sent: 0,
+            paused: false,
             asked: None,
             redactions: VecDeque::new(),
             told: Vec::new(),
@@ -85,7 +99,20 @@ impl Text {
 
     pub(super) fn push(&mut self, text: &str) {
         self.forget_sent();
+        self.paused = false;
         self.kept.push_str(text);
+        if let Some(readable) = &mut self.readable {
+            readable.push(text);
+        }
+    }
+
+    /// Another text has taken over; whether that is news.
+    pub(super) fn pause(&mut self) -> bool {
+        !std::mem::replace(&mut self.paused, true)
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// Bytes so far.
@@ -98,15 +125,28 @@ impl Text {
         self.judged.min(self.listed)
     }
 
+    /// Up to here it was sent.
+    pub(super) fn sent(&self) -> usize {
+        self.sent
+    }
+
+    pub(super) fn send(&mut self, end: usize) {
+        self.sent = end;
+    }
+
     /// Bytes that wait.
     pub(super) fn held(&self) -> usize {
-        self.len() - self.cleared()
+        self.len() - self.sent
     }
 
     /// Reads what there is, up to the next step; `ends`: no text follows.
     pub(super) fn advance(&mut self, rules: &Rules, ends: bool) -> Option<Step> {
+        let ends = ends || self.paused;
+        if ends && let Some(readable) = &mut self.readable {
+            readable.finish();
+        }
         while self.asked.is_none() {
-            let next = match next_cut(&self.kept, self.cut - self.start) {
+            let next = match next_cut(self.read(), self.cut - self.start) {
                 Some(cut) => self.start + cut,
                 None if ends && self.cut < self.len() => self.len(),
                 None => break,
@@ -180,15 +220,21 @@ impl Text {
         Cow::Owned(rendered)
     }
 
+    /// What is read of the text, from `start` on.
+    fn read(&self) -> &str {
+        self.readable.as_ref().map_or(&self.kept, Readable::text)
+    }
+
     fn read_to(&mut self, next: usize) {
-        let piece = &self.kept[self.cut - self.start..next - self.start];
-        let read = self.tail.push(&Normalised::of(piece));
+        let piece = &self.read()[self.cut - self.start..next - self.start];
+        let (piece, sentence) = (Normalised::of(piece), has_sentence_end(piece));
+        let read = self.tail.push(&piece);
         if read.words > 0 {
             self.last = read.worst;
         }
         self.words += read.words;
         self.peak = self.peak.max(read.worst);
-        self.sentence |= has_sentence_end(piece);
+        self.sentence |= sentence;
         self.cut = next;
         self.ends.push_back(next);
     }
@@ -200,9 +246,9 @@ impl Text {
             return None;
         }
         let from = self.piece_after(self.listed.saturating_sub(LISTED));
-        let text = &self.kept[from - self.start..self.cut - self.start];
+        let text = &self.read()[from - self.start..self.cut - self.start];
         let normalised = Normalised::of(text);
-        let open = if last { self.cut } else { from + rules.lists.open(text, &normalised) };
+        let open = if last { self.cut } else { from + rules.lists.open(text, &normalised).min(unfinished(text)) };
         let before = self.listed;
         let Hits { worst, redact } = Hits::of(&rules.lists, text, &normalised, before - from);
         self.listed = open.max(before);
@@ -226,8 +272,10 @@ impl Text {
     /// Whether what was read is in no doubt, or whom to ask.
     fn decide(&mut self, rules: &Rules, last: bool) -> Option<Step> {
         let asks_always = rules.judge.is_some();
-        let doubtful = Linear::DOUBTFUL.min(rules.least());
-        if self.last < doubtful && self.peak < Linear::THRESHOLD.min(rules.least()) && !asks_always {
+        let least = rules.least();
+        // Nothing is looked for where nothing could count.
+        let doubtful = if least.is_finite() { Linear::DOUBTFUL.min(least) } else { least };
+        if self.last < doubtful && self.peak < least.min(Linear::THRESHOLD.max(doubtful)) && !asks_always {
             self.clear();
             return None;
         }
@@ -245,7 +293,7 @@ impl Text {
     fn ask(&mut self) -> Step {
         let from = self.piece_after(self.judged.saturating_sub(CONTEXT)).min(self.judged);
         self.asked = Some(from);
-        let text = self.kept[from - self.start..self.cut - self.start].to_owned();
+        let text = self.read()[from - self.start..self.cut - self.start].to_owned();
         Step::Ask(Question { text, from: self.judged - from })
     }
 
@@ -261,8 +309,13 @@ impl Text {
     fn redact(&mut self, span: Range<usize>) -> bool {
         let mut span = span;
         let covers = |redaction: &Range<usize>| redaction.start <= span.start && span.end <= redaction.end;
-        if span.is_empty() || self.redactions.iter().any(covers) {
+        // A new one is mostly behind all others.
+        if span.is_empty() || self.redactions.iter().rev().any(covers) {
             return false;
+        }
+        if self.redactions.back().is_none_or(|last| last.end < span.start) {
+            self.redactions.push_back(span);
+            return true;
         }
         let (mut before, mut after) = (VecDeque::new(), VecDeque::new());
         for redaction in self.redactions.drain(..) {
@@ -294,15 +347,25 @@ impl Text {
         if self.kept.len() < SPARE {
             return;
         }
-        let needed = self.cleared().saturating_sub(CONTEXT.max(LISTED) + MOST);
+        let needed = self.cleared().min(self.sent).saturating_sub(CONTEXT.max(LISTED) + MOST);
         while self.ends.front().is_some_and(|end| *end < needed) {
             let end = self.ends.pop_front().unwrap_or(self.start);
             if self.ends.front().is_none_or(|next| *next >= needed) {
                 self.kept.drain(..end - self.start);
+                if let Some(readable) = &mut self.readable {
+                    readable.forget(end - self.start);
+                }
                 self.start = end;
             }
         }
     }
+}
+
+/// Where the word begins that a text ends in the middle of; its length where it does not.
+fn unfinished(text: &str) -> usize {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80;
+    let run = text.bytes().rev().take(WORD).take_while(is_word).count();
+    text.floor_char_boundary(text.len() - run)
 }
 
 /// Whether a sentence or a line ends within a piece.

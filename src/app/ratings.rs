@@ -1,0 +1,135 @@
+//! The ratings' room as the configuration wants it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use tenantry_ratings::{
+    Background, ContentPolicy, FileCompression, FileConfig, HttpConfig, KafkaConfig, Keys, NatsConfig, NatsLogin,
+    Policy, Ratings, Rotation, SinkKind as Kind,
+};
+
+use super::StartError;
+use crate::config::{Config, RatingsConfig, SecretRef, SinkConfig, SinkKind};
+use crate::types::TenantId;
+
+/// Random bytes of a key that is made here.
+const KEY_BYTES: usize = 32;
+
+/// Opens the spool; `None` where ratings are off.
+pub(super) async fn open(config: &Config) -> Result<Option<(Ratings, Background)>, StartError> {
+    let settings = &config.ratings;
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let keys = keys(settings).map_err(StartError::Ratings)?;
+    let mut opened = tenantry_ratings::Config::new(&settings.folder);
+    opened.source.clone_from(&settings.source);
+    opened.max_bytes = settings.max_bytes;
+    opened.rate_within = settings.rate_within;
+    opened.keep = settings.keep;
+    opened.max_content_bytes = settings.max_content_bytes;
+    for SinkConfig { name, kind } in &settings.sinks {
+        let kind = sink(kind).map_err(|error| StartError::Ratings(format!("sink {name}: {error}")))?;
+        opened = opened.with_sink(name, kind);
+    }
+    let opened = Ratings::open(opened, keys).await;
+    opened.map(Some).map_err(|error| StartError::Ratings(error.to_string()))
+}
+
+/// What each tenant's ratings may say, and what is kept of its texts.
+pub(super) fn policies(config: &Config) -> HashMap<TenantId, Policy> {
+    let policy = |rated: &crate::config::RatedTenant| Policy {
+        labels: rated.labels.clone(),
+        content: if rated.keep_content { ContentPolicy::Keep } else { ContentPolicy::Digest },
+    };
+    config.tenants.iter().map(|tenant| (tenant.id.clone(), policy(&tenant.ratings))).collect()
+}
+
+fn keys(settings: &RatingsConfig) -> Result<Keys, String> {
+    let mut secrets = Vec::new();
+    for secret in &settings.secrets {
+        secrets.push(secret.read()?.expose().as_bytes().to_vec());
+    }
+    if secrets.is_empty() {
+        let path = settings.folder.join("key");
+        secrets.push(own_key(&path).map_err(|error| format!("{}: {error}", path.display()))?);
+    }
+    Keys::of(&secrets).map_err(|error| error.to_string())
+}
+
+/// The key in a file, made where it is not there. No one else may read it.
+fn own_key(path: &Path) -> io::Result<Vec<u8>> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(mut file) => {
+            file.write_all(&key)?;
+            file.sync_all()?;
+            Ok(key.to_vec())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let key = fs::read(path)?;
+            if key.len() == KEY_BYTES { Ok(key) } else { Err(io::Error::other("it is not a key that was made here")) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn sink(kind: &SinkKind) -> Result<Kind, String> {
+    let optional = |secret: &Option<SecretRef>| secret.as_ref().map(SecretRef::read).transpose();
+    Ok(match kind {
+        SinkKind::Stdout => Kind::Stdout,
+        SinkKind::File { folder, rotate_bytes, rotate_after, gzip } => Kind::File(FileConfig {
+            folder: folder.clone(),
+            rotation: Rotation {
+                bytes: *rotate_bytes,
+                age: *rotate_after,
+                compression: if *gzip { FileCompression::Gzip } else { FileCompression::None },
+            },
+        }),
+        SinkKind::Http { url, key, timeout } => {
+            Kind::Http(HttpConfig { url: url.read()?, keys: vec![key.read()?], headers: Vec::new(), timeout: *timeout })
+        }
+        SinkKind::Nats { servers, subject, stream, token, credentials } => Kind::Nats(NatsConfig {
+            servers: servers.read()?,
+            subject: subject.clone(),
+            stream: stream.clone(),
+            login: match (optional(token)?, optional(credentials)?) {
+                (Some(token), _) => NatsLogin::Token(token),
+                (None, Some(credentials)) => NatsLogin::Credentials(credentials),
+                (None, None) => NatsLogin::None,
+            },
+        }),
+        SinkKind::Kafka { brokers, topic, options } => Kind::Kafka(KafkaConfig {
+            brokers: brokers.clone(),
+            topic: topic.clone(),
+            options: options
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), value.read()?)))
+                .collect::<Result<_, String>>()?,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_read_by_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ratings").join("key");
+        let made = own_key(&path).expect("made");
+        assert_eq!(own_key(&path).expect("read"), made);
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        fs::write(&path, "short").expect("written");
+        assert!(own_key(&path).is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! `[ratings]`: where ratings and the events of generations go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::section::{Entry, Findings, Section, boolean, bytes_in, choice, duration_in, text};
+use super::tree::Node;
+use super::validate::{Folder, id};
+use super::{RatedTenant, RatingsConfig, SecretRef, SinkConfig, SinkKind, secret, tree};
+
+const MIB: u64 = 1 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+const KINDS: [(&str, Kind); 5] = [
+    ("file", Kind::File),
+    ("stdout", Kind::Stdout),
+    ("http", Kind::Http),
+    ("nats", Kind::Nats),
+    ("kafka", Kind::Kafka),
+];
+/// Labels that a tenant may have, and bytes of each.
+const MOST_LABELS: usize = 1000;
+const LONGEST_LABEL: usize = 64;
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    File,
+    Stdout,
+    Http,
+    Nats,
+    Kafka,
+}
+
+pub(super) fn ratings<'a>(
+    mut section: Section<'a>,
+    folder: &Folder<'_>,
+    data_dir: &std::path::Path,
+    findings: &'a Findings<'a>,
+) -> RatingsConfig {
+    let enabled = section.optional("enabled", boolean).unwrap_or(true);
+    let spool = section.optional("folder", |node| folder.path(node));
+    let source = section.optional("source", source).unwrap_or_else(|| "/tenantry".to_owned());
+    let mut secrets = Vec::new();
+    for Entry { path, node } in section.list("secrets") {
+        secrets.extend(findings.check(&path, secret::reference(folder)(node)));
+    }
+    let max_bytes = section.optional("max_bytes", bytes_in(MIB..=1 << 40)).unwrap_or(1 << 30);
+    let days = HOUR..=HOUR * 24 * 3650;
+    let rate_within = section.optional("rate_within", duration_in(days.clone())).unwrap_or(HOUR * 24 * 30);
+    let keep = section.optional("keep", duration_in(days)).unwrap_or(HOUR * 24 * 60);
+    let longest = section.optional("max_content_bytes", bytes_in(0..=16 * MIB)).unwrap_or(MIB / 2);
+    let mut sinks = Vec::new();
+    for (name, entry) in section.named("sinks") {
+        findings.check(&entry.path, id(name));
+        sinks.extend(sink(name, Section::of(entry, findings), folder));
+    }
+    section.finish();
+    RatingsConfig {
+        enabled,
+        folder: spool.unwrap_or_else(|| data_dir.join("ratings")),
+        source,
+        secrets,
+        max_bytes,
+        rate_within,
+        keep,
+        max_content_bytes: longest as usize,
+        sinks,
+    }
+}
+
+fn sink(name: &str, mut section: Section<'_>, folder: &Folder<'_>) -> Option<SinkConfig> {
+    let kind = section.required("kind", choice(&KINDS))?;
+    let nothing = || SecretRef::File(PathBuf::new());
+    let kind = match kind {
+        Kind::Stdout => SinkKind::Stdout,
+        Kind::File => SinkKind::File {
+            // Never used where it is missing: that is a problem.
+            folder: section.required("folder", |node| folder.path(node)).unwrap_or_default(),
+            rotate_bytes: section.optional("rotate_bytes", bytes_in(MIB / 16..=1 << 40)).unwrap_or(64 * MIB),
+            rotate_after: section
+                .optional("rotate_after", duration_in(Duration::from_secs(1)..=HOUR * 24 * 365))
+                .unwrap_or(HOUR * 24),
+            gzip: section.optional("compression", choice(&[("gzip", true), ("none", false)])).unwrap_or(true),
+        },
+        Kind::Http => SinkKind::Http {
+            url: section.required("url", secret::reference(folder)).unwrap_or_else(nothing),
+            key: section.required("key", secret::reference(folder)).unwrap_or_else(nothing),
+            timeout: section
+                .optional("timeout", duration_in(Duration::from_millis(100)..=Duration::from_secs(300)))
+                .unwrap_or(Duration::from_secs(10)),
+        },
+        Kind::Nats => SinkKind::Nats {
+            servers: section.required("servers", secret::reference(folder)).unwrap_or_else(nothing),
+            subject: section.optional("subject", text).unwrap_or_else(|| "tenantry".to_owned()),
+            stream: section.optional("stream", text),
+            token: section.optional("token", secret::reference(folder)),
+            credentials: section.optional("credentials", secret::reference(folder)),
+        },
+        Kind::Kafka => {
+            let brokers = section.required("brokers", text).unwrap_or_default();
+            let topic = section.optional("topic", text).unwrap_or_else(|| "tenantry-events".to_owned());
+            let mut options = BTreeMap::new();
+            for (option, entry) in section.named("options") {
+                if let Some(value) = section.check(&entry.path, secret::reference(folder)(entry.node)) {
+                    options.insert(option.to_owned(), value);
+                }
+            }
+            SinkKind::Kafka { brokers, topic, options }
+        }
+    };
+    section.finish();
+    Some(SinkConfig { name: name.to_owned(), kind })
+}
+
+/// Which labels a tenant's ratings may have, and whether its texts are kept.
+pub(super) fn of_tenant<'a>(mut section: Section<'a>, findings: &'a Findings<'a>) -> RatedTenant {
+    let labels_path = section.child("labels");
+    let mut labels = BTreeSet::new();
+    for Entry { path, node } in section.list("labels") {
+        labels.extend(findings.check(&path, label(node)));
+    }
+    if labels.len() > MOST_LABELS {
+        findings.add(&labels_path, format!("at most {MOST_LABELS} labels, got {}", labels.len()));
+    }
+    let keep_content = section.optional("keep_content", boolean).unwrap_or(false);
+    section.finish();
+    RatedTenant { labels, keep_content }
+}
+
+fn label(node: &Node) -> Result<String, String> {
+    let label = text(node)?;
+    let plain = !label.trim().is_empty() && label.len() <= LONGEST_LABEL && !label.chars().any(char::is_control);
+    if plain { Ok(label) } else { Err(format!("a label has 1 to {LONGEST_LABEL} bytes and no control characters")) }
+}
+
+fn source(node: &Node) -> Result<String, String> {
+    let source = text(node)?;
+    let plain = !source.is_empty() && source.len() <= 256 && source.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(source) } else { Err("expected a URI reference of up to 256 characters".to_owned()) }
+}
+
+// === impl RatingsConfig ===
+
+impl RatingsConfig {
+    /// Every secret with the path of the key that names it.
+    pub(super) fn secrets(&self) -> Vec<(String, &SecretRef)> {
+        let mut all: Vec<(String, &SecretRef)> =
+            self.secrets.iter().enumerate().map(|(at, secret)| (format!("ratings.secrets[{at}]"), secret)).collect();
+        for SinkConfig { name, kind } in &self.sinks {
+            let path = tree::join("ratings.sinks", name);
+            let of: Vec<(&str, &SecretRef)> = match kind {
+                SinkKind::File { .. } | SinkKind::Stdout => Vec::new(),
+                SinkKind::Http { url, key, .. } => vec![("url", url), ("key", key)],
+                SinkKind::Nats { servers, token, credentials, .. } => {
+                    let optional = [("token", token), ("credentials", credentials)].into_iter();
+                    let given = optional.filter_map(|(key, secret)| Some((key, secret.as_ref()?)));
+                    [("servers", servers)].into_iter().chain(given).collect()
+                }
+                SinkKind::Kafka { options, .. } => {
+                    let path = tree::join(&path, "options");
+                    all.extend(options.iter().map(|(name, secret)| (tree::join(&path, name), secret)));
+                    Vec::new()
+                }
+            };
+            all.extend(of.into_iter().map(|(key, secret)| (tree::join(&path, key), secret)));
+        }
+        all
+    }
+}
