@@ -32,7 +32,8 @@ pub(crate) struct Writer {
     pub(super) committed: watch::Sender<i64>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) open: Option<(SqliteConnection, Totals)>,
-    /// Sinks' positions that are not written yet.
+    /// Sinks' positions that are not written yet: they go with the next events,
+    /// or with the housekeeping within a second.
     pub(super) owed: BTreeMap<String, i64>,
     /// Whether the disk's trouble was told.
     pub(super) troubled: bool,
@@ -81,6 +82,11 @@ impl Writer {
             self.write(std::mem::take(&mut items)).await;
             items.reserve(TOGETHER);
         }
+        if !self.owed.is_empty()
+            && let Err(error) = self.commit(&[]).await
+        {
+            warn!(%error, "sinks' positions were not written; some events are sent again");
+        }
         if let Some((mut connection, _)) = self.open.take() {
             // Then the spool is one file, if nobody reads it just now.
             let _ = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await;
@@ -91,10 +97,24 @@ impl Writer {
     }
 
     async fn write(&mut self, items: Vec<Item>) {
+        let mut events = false;
         for item in &items {
-            if let What::Position { sink, seq } = &item.what {
-                self.owed.insert(sink.clone(), *seq);
+            let What::Position { sink, seq } = &item.what else {
+                events = true;
+                continue;
+            };
+            self.owed.insert(sink.clone(), *seq);
+            if let Some((_, totals)) = &mut self.open {
+                totals.positions.insert(sink.clone(), *seq);
             }
+        }
+        if !events {
+            // A commit of their own would have ratings wait for a flush. What a
+            // crash loses of them is delivered again.
+            if let Some((_, totals)) = &self.open {
+                self.tell(totals);
+            }
+            return;
         }
         match self.commit(&items).await {
             Ok(outcomes) => {

@@ -27,7 +27,7 @@ impl Sink for Hanging {
 async fn a_sink_that_is_down_or_hangs_costs_nobody_else() {
     let folder = folder();
     let (willing, taken) = Scripted::willing();
-    let (down, none) = Scripted::new(|_| later());
+    let (down, none) = Scripted::asking(|_| later());
     let config = Config { flush_for: Duration::ZERO, ..Config::new(folder.path()) };
     let config = config.with_sink("down", down).with_sink("hangs", SinkKind::Custom(Box::new(Hanging)));
     let room = running(config.with_sink("willing", willing)).await;
@@ -52,14 +52,14 @@ async fn a_sink_that_is_down_or_hangs_costs_nobody_else() {
 async fn a_sink_that_fails_at_random_gets_all_in_order() {
     let folder = folder();
     let state = AtomicU64::new(0x2545_F491_4F6C_DD1D);
-    let (sink, taken) = Scripted::new(move |_| {
+    let (sink, taken) = Scripted::asking(move |_| {
         // xorshift (Marsaglia, 2003).
         let mut it = state.load(Ordering::Relaxed);
         it ^= it << 13;
         it ^= it >> 7;
         it ^= it << 17;
         state.store(it, Ordering::Relaxed);
-        if it % 40 == 0 { later() } else { Outcome::Taken }
+        if it.is_multiple_of(40) { later() } else { Outcome::Taken }
     });
     let room = running(Config::new(folder.path()).with_sink("moody", sink)).await;
     let mut recorded: HashMap<String, Vec<String>> = HashMap::new();
@@ -85,7 +85,7 @@ async fn a_sink_that_fails_at_random_gets_all_in_order() {
 #[tokio::test]
 async fn poison_is_put_away_with_its_reason_and_the_rest_goes_on() {
     let folder = folder();
-    let (sink, taken) = Scripted::new(|entry| match entry.payload.contains("poison") {
+    let (sink, taken) = Scripted::asking(|entry| match entry.payload.contains("poison") {
         true => Outcome::Refused { why: "cannot be swallowed".to_owned() },
         false => Outcome::Taken,
     });
@@ -138,7 +138,7 @@ async fn the_age_of_the_oldest_event_is_told_until_it_is_delivered() {
     let folder = folder();
     let open = Arc::new(AtomicBool::new(false));
     let gate = open.clone();
-    let (sink, _) = Scripted::new(move |_| if gate.load(Ordering::Relaxed) { Outcome::Taken } else { later() });
+    let (sink, _) = Scripted::asking(move |_| if gate.load(Ordering::Relaxed) { Outcome::Taken } else { later() });
     let room = running(Config::new(folder.path()).with_sink("one", sink)).await;
     let metrics = room.ratings.metrics().clone();
     assert_eq!(metrics.spool_oldest(), None);
@@ -167,7 +167,7 @@ async fn sinks_names_are_checked() {
 #[tokio::test]
 async fn a_sink_that_panics_is_alone_in_it() {
     let folder = folder();
-    let (broken, _) = Scripted::new(|_| panic!("a bug in a sink"));
+    let (broken, _) = Scripted::asking(|_| panic!("a bug in a sink"));
     let (willing, taken) = Scripted::willing();
     let room = running(Config::new(folder.path()).with_sink("broken", broken).with_sink("willing", willing)).await;
     let ack = room.rate_new(&tenant("acme"), None).await;

@@ -84,7 +84,7 @@ async fn a_full_spool_refuses_ratings_drops_generations_and_recovers() {
     let folder = folder();
     let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let gate = open.clone();
-    let (sink, taken) = Scripted::new(move |_| match gate.load(std::sync::atomic::Ordering::Relaxed) {
+    let (sink, taken) = Scripted::asking(move |_| match gate.load(std::sync::atomic::Ordering::Relaxed) {
         true => tenantry_ratings::Outcome::Taken,
         false => tenantry_ratings::Outcome::Later { why: "closed".to_owned(), after: None },
     });

@@ -130,7 +130,7 @@ impl Running {
 // === impl Scripted ===
 
 impl Scripted {
-    pub(crate) fn new(judge: impl FnMut(&Entry) -> Outcome + Send + 'static) -> (SinkKind, Taken) {
+    pub(crate) fn asking(judge: impl FnMut(&Entry) -> Outcome + Send + 'static) -> (SinkKind, Taken) {
         let taken = Taken::default();
         let sink = Self { taken: taken.clone(), judge: Box::new(judge) };
         (SinkKind::Custom(Box::new(sink)), taken)
@@ -138,7 +138,7 @@ impl Scripted {
 
     /// One that takes everything.
     pub(crate) fn willing() -> (SinkKind, Taken) {
-        Self::new(|_| Outcome::Taken)
+        Self::asking(|_| Outcome::Taken)
     }
 }
 
