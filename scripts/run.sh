@@ -19,6 +19,8 @@ cargo build --release --locked --bin tenantry
 
 export TENANTRY_SERVER__LISTEN=$LISTEN
 export TENANTRY_OPS__LISTEN=$OPS_LISTEN
+export TENANTRY_CATALOGUE__DATA_DIR=$DATA_DIR/data
+export TENANTRY_RATINGS__SINKS__EVENTS__FOLDER=$DATA_DIR/events
 
 config=config/quickstart.toml
 if [ -z "$BASE_MODEL" ]; then

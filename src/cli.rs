@@ -4,6 +4,7 @@ pub(crate) mod adapters;
 mod api;
 pub(crate) mod guard;
 pub(crate) mod limits;
+pub(crate) mod ratings;
 pub(crate) mod usage;
 pub(crate) mod workers;
 
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Limits(limits::Arguments),
     /// Sum what tenants have used, by day, key and model
     Usage(usage::Arguments),
+    /// Follow, export and sum up what end users think of their generations
+    Ratings(ratings::Arguments),
     /// Judge texts as the guard does
     Guard(guard::Arguments),
     /// Make keys and hash them for the configuration

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Workers(arguments) => cli::workers::run(arguments),
         Command::Limits(arguments) => cli::limits::run(arguments),
         Command::Usage(arguments) => cli::usage::run(arguments),
+        Command::Ratings(arguments) => cli::ratings::run(arguments),
         Command::Guard(arguments) => cli::guard::run(arguments),
         Command::Keys(command) => cli::keys(command),
         Command::Model(command) => cli::model(command),

@@ -26,8 +26,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("worker", &["types", "telemetry", "engine"]),
     ("pool", &["types", "telemetry", "engine", "worker", "adapters"]),
     ("gateway", &["types", "telemetry", "auth", "admission", "moderation", "pool", "adapters", "ratings"]),
-    // The admin API speaks of the catalogue.
-    ("edge", &["types", "telemetry", "auth", "gateway", "adapters"]),
+    // The admin API speaks of the catalogue; ratings are what the room reads.
+    ("edge", &["types", "telemetry", "auth", "gateway", "adapters", "ratings"]),
     // The service of `tenantry worker`, which has no gateway.
     ("edge/worker", &["types", "auth", "worker"]),
     // The hash is what a key in the file is read as.
@@ -36,7 +36,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("app", &["*"]),
     ("lib", &["*"]),
     // `auth` makes keys; `engine` and `telemetry` serve single commands.
-    ("cli", &["app", "config", "auth", "engine", "guard", "telemetry"]),
+    ("cli", &["app", "config", "auth", "engine", "guard", "ratings", "telemetry", "types"]),
     ("main", &["app", "config", "cli", "telemetry"]),
 ];
 

@@ -18,6 +18,7 @@ mod http;
 mod layout;
 mod model_files;
 mod proof;
+mod ratings;
 mod refused_adapters;
 mod sharing;
 mod shutdown;

@@ -114,6 +114,19 @@ try {
     await shoot("answer");
   });
 
+  await check("an answer is rated, and commented on", async () => {
+    const rate = answers.last().getByRole("group", { name: "Rate this answer" });
+    await rate.getByRole("button", { name: "Good" }).click();
+    await rate.getByText("Thank you.").waitFor();
+    assert.equal(await rate.getByRole("button", { name: "Good" }).getAttribute("aria-pressed"), "true");
+    const sent = page.waitForRequest((request) => request.url().endsWith("/v1/ratings"));
+    await rate.getByLabel("Comment on this answer").fill("Shorter, please.");
+    await rate.getByRole("button", { name: "Send" }).click();
+    const body = (await sent).postDataJSON();
+    assert.deepEqual([body.thumb, body.comment], ["up", "Shorter, please."]);
+    await shoot("rated");
+  });
+
   await check("Regenerate replaces the answer", async () => {
     await page.getByRole("button", { name: "Regenerate" }).click();
     await finished();
