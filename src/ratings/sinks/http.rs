@@ -109,7 +109,7 @@ fn judged(status: StatusCode, headers: &HeaderMap) -> Outcome {
     }
     let why = format!("the webhook answered {status}");
     if FOR_GOOD.contains(&status) {
-        return Outcome::Refused { why };
+        return Outcome::refused(why);
     }
     let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     Outcome::Later { why, after: seconds.map(Duration::from_secs) }
