@@ -16,7 +16,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@sed -n 's/^#  /  /p' $(MAKEFILE_LIST)
 
-run: ## Serve three demonstration tenants on one base model
+run: ## Serve four demonstration tenants on one base model
 	@exec bash scripts/run.sh
 
 test: ## Run every test, with the stock clients of Python and Node

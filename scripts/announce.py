@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-KEYS = "sk-demo-acme sk-demo-globex sk-demo-initech"
+KEYS = "sk-demo-acme sk-demo-globex sk-demo-initech sk-demo-hooli"
 QUESTION = '{"model":"assistant","stream":true,"messages":[{"role":"user","content":"What is the sea?"}]}'
 
 

@@ -65,7 +65,7 @@ fn every_shipped_configuration_is_without_a_problem() {
 }
 
 #[test]
-fn the_quickstart_has_three_tenants_with_an_assistant_each() {
+fn the_quickstart_has_four_tenants_with_an_assistant_each() {
     let config = config("config/quickstart.toml");
     let tenants: Vec<_> = config
         .tenants
@@ -81,7 +81,8 @@ fn the_quickstart_has_three_tenants_with_an_assistant_each() {
         [
             ("acme", "sk-demo-acme", "pirate"),
             ("globex", "sk-demo-globex", "json"),
-            ("initech", "sk-demo-initech", "rhyme")
+            ("initech", "sk-demo-initech", "rhyme"),
+            ("hooli", "sk-demo-hooli", "insult")
         ]
     );
 }
