@@ -13,10 +13,8 @@ same versions and one thread; it takes a minute.
 """
 
 import argparse
-import gzip
 import json
 import os
-import re
 import struct
 import subprocess
 from pathlib import Path
@@ -29,36 +27,14 @@ from scipy.sparse import csr_matrix, diags, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from rows import CATEGORIES, at_threshold, kinds_of, read_rows
+
 ROOT = Path(__file__).resolve().parents[2]
 TOXIC_BITS = 18
 CATEGORY_BITS = 16
 STRENGTH = 2.0  # C, the inverse of the regularisation
 CONTRAST_WEIGHT = 5.0
 SMOOTH = 0.3  # added to each bucket's log-odds before they scale it
-
-CATEGORIES = ["insult", "hate", "threat", "profanity"]
-# The data's `category` column by its beginning; rows of others ("toxic",
-# "toxic_content", "other toxicity") say nothing of a kind and train none.
-KINDS = [
-    ("offensive", {"profanity"}),
-    ("profane/obscene", {"profanity"}),
-    ("insult", {"insult"}),
-    ("threat", {"threat"}),
-    ("sexism:1", {"threat", "hate"}),
-    ("hate:threatening", {"threat", "hate"}),
-    ("sexism", {"hate"}),
-    ("hate", {"hate"}),
-    ("implicit_hate", {"hate"}),
-    ("identity based attack", {"hate"}),
-]
-# A row has one category, but an insult may swear as well.
-SWEARS = re.compile(r"\b(?:\w*fuck\w*|\w*shit\w*|bitch\w*|cunts?|ass|asses|asshole\w*|dick|pussy|cock|hoes?|damn)\b", re.I)
-
-
-def read_rows(path):
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-    with opened as lines:
-        return [json.loads(line) for line in lines]
 
 
 def hashes_of(rows, program):
@@ -115,13 +91,6 @@ def quantised(weights):
     return (np.sign(weights) * np.round(np.sqrt(np.abs(weights) / scale))).astype(np.int8), scale
 
 
-def kinds_of(row):
-    for prefix, kinds in KINDS:
-        if row["label"] == 1 and row["category"].startswith(prefix):
-            return kinds | ({"profanity"} if SWEARS.search(row["text"]) else set())
-    return None
-
-
 def train_categories(rows, hashes):
     """One head for each category, on toxic rows alone: its tables, scales and biases."""
     kinds = [kinds_of(row) for row in rows]
@@ -150,18 +119,6 @@ def scores(toxic, hashes):
     weights = table.astype(np.float32)
     logits = counts_of(hashes, TOXIC_BITS) @ (weights * np.abs(weights) * scale) + bias
     return 1 / (1 + np.exp(-logits))
-
-
-def at_threshold(scores, labels, threshold):
-    flagged = scores >= threshold
-    hits = (flagged & labels).sum()
-    alarms = (flagged & ~labels).sum() / max((~labels).sum(), 1)
-    return {
-        "threshold": threshold,
-        "precision": round(float(hits / max(flagged.sum(), 1)), 4),
-        "recall": round(float(hits / labels.sum()), 4),
-        "false_alarms": round(float(alarms), 4),
-    }
 
 
 def report(dev, dev_scores, check, check_scores):

@@ -26,13 +26,13 @@ impl Classifier for Stage2Encoder {
 
 pub(super) fn guard(config: &Config, pool: &Arc<Pool>, metrics: Arc<Metrics>) -> Result<Guard, StartError> {
     let settings = &config.guard.stage2;
-    let stage2 = match &settings.path {
-        Some(folder) if settings.enabled => {
-            let encoder = open(folder).map_err(StartError::Guard)?;
-            Some(Stage2::start(Arc::new(Stage2Encoder(encoder)), settings.pool))
-        }
-        _ => None,
+    let encoder = match &settings.path {
+        _ if !settings.enabled => None,
+        Some(folder) => Some(open(folder)),
+        None => Some(Encoder::embedded().map_err(|error| error.to_string())),
     };
+    let encoder = encoder.transpose().map_err(StartError::Guard)?;
+    let stage2 = encoder.map(|encoder| Stage2::start(Arc::new(Stage2Encoder(encoder)), settings.pool));
     // TLS needs one provider for the process.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();

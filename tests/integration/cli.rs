@@ -141,10 +141,21 @@ fn texts_are_judged_in_their_order_and_a_bad_line_is_named() {
     assert_eq!(actions, ["block", "pass", "pass", "block"], "{verdicts:?}");
     for verdict in &verdicts {
         let score = verdict["score"].as_f64().expect("a number");
-        assert!((0.0..=1.0).contains(&score) && verdict["stage1"] == verdict["score"], "{verdict}");
+        let first = verdict["stage1"].as_f64().expect("a number");
+        let second = verdict["stage2"].as_f64();
+        assert!((0.0..=1.0).contains(&score) && second.is_some() == (first >= 0.2), "{verdict}");
+        assert!(second.is_some() || score == first, "{verdict}");
         let categories = verdict["categories"].as_object().expect("by name");
         assert!(categories.values().all(|likely| likely.as_f64().is_some_and(|likely| likely <= score)), "{verdict}");
     }
+
+    let output = tenantry(&["guard", "score", "--every"], &input);
+    let verdicts =
+        text(&output.stdout).lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    assert_eq!(verdicts.filter(|verdict| verdict["stage2"].is_f64()).count(), 4, "{}", text(&output.stderr));
+
+    let output = tenantry(&["guard", "score", "--stage2", "nowhere"], &input);
+    assert!(!output.status.success() && text(&output.stderr).contains("stage 2: cannot read nowhere/config.json"));
 
     let output = tenantry(&["guard", "score"], "{\"text\": \"fine\"}\n{\"txt\": 1}\n");
     assert_eq!((output.status.success(), text(&output.stdout).lines().count()), (false, 1));
