@@ -14,25 +14,22 @@ use crate::moderation::{Classifier, Endpoint, EndpointConfig, Guard, Outside, St
 use crate::pool::Pool;
 use crate::telemetry::Metrics;
 
-/// The encoder as the second stage asks it.
-struct Stage2Encoder(Encoder);
+/// The encoder as the second stage asks it. `None`: the one in the binary, which takes
+/// its memory with the first doubtful text.
+struct Stage2Encoder(Option<Encoder>);
 
 impl Classifier for Stage2Encoder {
     fn score(&self, texts: &[&str]) -> Result<Vec<f32>, String> {
-        let scores = self.0.score(texts).map_err(|error| error.to_string())?;
+        let encoder = self.0.clone().map_or_else(Encoder::embedded, Ok).map_err(|error| error.to_string())?;
+        let scores = encoder.score(texts).map_err(|error| error.to_string())?;
         Ok(scores.into_iter().map(|score| score.toxic).collect())
     }
 }
 
 pub(super) fn guard(config: &Config, pool: &Arc<Pool>, metrics: Arc<Metrics>) -> Result<Guard, StartError> {
     let settings = &config.guard.stage2;
-    let encoder = match &settings.path {
-        _ if !settings.enabled => None,
-        Some(folder) => Some(open(folder)),
-        None => Some(Encoder::embedded().map_err(|error| error.to_string())),
-    };
-    let encoder = encoder.transpose().map_err(StartError::Guard)?;
-    let stage2 = encoder.map(|encoder| Stage2::start(Arc::new(Stage2Encoder(encoder)), settings.pool));
+    let encoder = settings.path.as_deref().map(open).transpose().map_err(StartError::Guard)?;
+    let stage2 = settings.enabled.then(|| Stage2::start(Arc::new(Stage2Encoder(encoder)), settings.pool));
     // TLS needs one provider for the process.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();

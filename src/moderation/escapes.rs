@@ -107,8 +107,8 @@ mod tests {
             (r"\u0073tupid", "stupid"),
             (r"st\u00fcpid", "stupid"),
             (r"a\u20acb", "aeb"),
-            (r#"say \"no\" now"#, r#"say "no" now"#),
-            (r"half \u00", "half "),
+            (r#"say \"no\" now"#, r#"say "no " now"#),
+            (r"half \u00", r"half \u00"),
             (r"back\\slash", "back slash"),
         ] {
             let readable = Readable::of(written);

@@ -44,7 +44,7 @@ fn a_policy_says_what_is_looked_for_and_done() {
         system_prompts = true
         prompt = {{ mode = "off" }}
         [guard.policies.mild.output]
-        mode = "async"
+        mode = "strict"
         action = "flag"
         threshold = 0.8
         categories = {{ profanity = "off", hate = 0.5 }}
@@ -56,7 +56,7 @@ fn a_policy_says_what_is_looked_for_and_done() {
     assert!(prompt.is_none() && *system_prompts);
     let output = output.as_ref().expect("on");
     let rules = &output.rules;
-    assert_eq!((output.mode, rules.action, rules.busy), (Mode::Async, Action::Flag, Busy::Block));
+    assert_eq!((output.mode, rules.action, rules.busy), (Mode::Strict, Action::Flag, Busy::Block));
     let threshold = |category: Category| rules.thresholds[category as usize];
     assert_eq!(Category::ALL.map(threshold), [Some(0.8), Some(0.5), Some(0.8), None]);
     assert_eq!(rules.judge.as_deref(), Some("hosted"));

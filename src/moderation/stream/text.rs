@@ -245,7 +245,7 @@ impl Text {
             self.listed = self.cut;
             return None;
         }
-        let from = self.piece_after(self.listed.saturating_sub(LISTED));
+        let from = self.piece_at(self.listed.saturating_sub(LISTED));
         let text = &self.read()[from - self.start..self.cut - self.start];
         let normalised = Normalised::of(text);
         let open = if last { self.cut } else { from + rules.lists.open(text, &normalised).min(unfinished(text)) };
@@ -291,7 +291,7 @@ impl Text {
     }
 
     fn ask(&mut self) -> Step {
-        let from = self.piece_after(self.judged.saturating_sub(CONTEXT)).min(self.judged);
+        let from = self.piece_at(self.judged.saturating_sub(CONTEXT));
         self.asked = Some(from);
         let text = self.read()[from - self.start..self.cut - self.start].to_owned();
         Step::Ask(Question { text, from: self.judged - from })
@@ -333,12 +333,9 @@ impl Text {
         true
     }
 
-    /// The first end of a piece at or after a place, or what is kept from.
-    fn piece_after(&self, at: usize) -> usize {
-        if at <= self.start {
-            return self.start;
-        }
-        self.ends.iter().copied().find(|end| *end >= at).unwrap_or(self.cut)
+    /// Where the piece begins that a place is in, or what is kept from.
+    fn piece_at(&self, at: usize) -> usize {
+        self.ends.iter().rev().copied().find(|end| *end <= at).unwrap_or(self.start)
     }
 
     /// Lets go of text that is neither to be sent nor context any more.
