@@ -182,7 +182,7 @@ impl App {
         let limiting = AbortOnDropHandle::new(tokio::spawn(async move { limiting.keep_limits().await }));
         // Nobody else sets it.
         let _ = coming.set(gateway.clone());
-        let logging = logging.map(|background| Logging::start(background));
+        let logging = logging.map(Logging::start);
         let app = Self {
             addresses,
             gateway,

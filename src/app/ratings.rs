@@ -8,13 +8,15 @@ use std::path::Path;
 
 use tenantry_ratings::{
     Background, ContentPolicy, FileCompression, FileConfig, HttpConfig, KafkaConfig, Keys, NatsConfig, NatsLogin,
-    Policy, Ratings, Rotation, SinkKind as Kind,
+    OpenError, Policy, Ratings, Rotation, SinkKind as Kind,
 };
 
 use super::StartError;
 use crate::config::{Config, RatingsConfig, SecretRef, SinkConfig, SinkKind};
 use crate::types::TenantId;
 
+/// Gateways on one data_dir.
+const MOST_SPOOLS: u32 = 64;
 /// Random bytes of a key that is made here.
 const KEY_BYTES: usize = 32;
 
@@ -25,18 +27,36 @@ pub(super) async fn open(config: &Config) -> Result<Option<(Ratings, Background)
         return Ok(None);
     }
     let keys = keys(settings).map_err(StartError::Ratings)?;
-    let mut opened = tenantry_ratings::Config::new(&settings.folder);
+    // Gateways on one data_dir have a spool each.
+    for number in 1.. {
+        let folder = if number == 1 { settings.folder.clone() } else { settings.folder.join(number.to_string()) };
+        match open_in(settings, &folder, keys.clone()).await {
+            Err(Failure::Open(OpenError::Held(_))) if number < MOST_SPOOLS => {}
+            Err(Failure::Open(error)) => return Err(StartError::Ratings(error.to_string())),
+            Err(Failure::Sink(error)) => return Err(StartError::Ratings(error)),
+            Ok(opened) => return Ok(Some(opened)),
+        }
+    }
+    Ok(None)
+}
+
+enum Failure {
+    Open(OpenError),
+    Sink(String),
+}
+
+async fn open_in(settings: &RatingsConfig, folder: &Path, keys: Keys) -> Result<(Ratings, Background), Failure> {
+    let mut opened = tenantry_ratings::Config::new(folder);
     opened.source.clone_from(&settings.source);
     opened.max_bytes = settings.max_bytes;
     opened.rate_within = settings.rate_within;
     opened.keep = settings.keep;
     opened.max_content_bytes = settings.max_content_bytes;
     for SinkConfig { name, kind } in &settings.sinks {
-        let kind = sink(kind).map_err(|error| StartError::Ratings(format!("sink {name}: {error}")))?;
+        let kind = sink(kind).map_err(|error| Failure::Sink(format!("sink {name}: {error}")))?;
         opened = opened.with_sink(name, kind);
     }
-    let opened = Ratings::open(opened, keys).await;
-    opened.map(Some).map_err(|error| StartError::Ratings(error.to_string()))
+    Ratings::open(opened, keys).await.map_err(Failure::Open)
 }
 
 /// What each tenant's ratings may say, and what is kept of its texts.

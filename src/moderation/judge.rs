@@ -200,7 +200,7 @@ impl Judge {
         let (question, normalised, whole) = self.read(side, question).await;
         let (scores, busy) = self.scores(side, &question, &whole).await;
         let stage = if scores.stage2.is_some() { Stage::Encoder } else { Stage::Linear };
-        let all = || vec![question.from..question.text.len()];
+        let all = || std::iter::once(question.from..question.text.len()).collect::<Vec<_>>();
         if busy && rules.busy == Busy::Block {
             return Opinion { found: Some(Found::unjudged()), spans: all() };
         }

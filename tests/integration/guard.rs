@@ -141,8 +141,7 @@ async fn harmless_answers_are_what_they_are_without_a_guard() {
             }
         })
         .await;
-        let answers = answers.lock().expect("sound").clone();
-        answers
+        answers.lock().expect("sound").clone()
     };
     assert_eq!(ask(quickstart_like("")).await, ask(quickstart_like(open)).await);
 }
@@ -176,7 +175,7 @@ async fn judge() -> String {
         let text = asked["input"].as_str().expect("one text").to_owned();
         let flagged = text.to_lowercase().contains("rabbit");
         let result =
-            json!({ "flagged": flagged, "categories": { "rodents": flagged }, "category_scores": { "rodents": 0.75 } });
+            json!({ "flagged": flagged, "categories": { "hate": flagged }, "category_scores": { "hate": 0.75 } });
         let results = if text.contains("fail") { json!([]) } else { json!([result]) };
         json!({ "results": results }).to_string()
     };
@@ -208,7 +207,7 @@ async fn a_judge_outside_has_its_say_and_may_fail_open_or_closed() {
             let blocked = ask("What do rabbits eat?").await;
             assert_eq!(blocked.status(), 400);
             let error: Value = blocked.json().await.expect("JSON");
-            assert!(error["error"]["message"].as_str().expect("a message").contains("rodents"), "{error}");
+            assert!(error["error"]["message"].as_str().expect("a message").contains("hate"), "{error}");
             assert_eq!(ask("Why do judges fail?").await.status(), failed);
         })
         .await;

@@ -140,7 +140,7 @@ impl Bert {
     }
 
     /// `texts`: tokens of each, special ones included, at least one and at most as many as
-    /// there are positions. Gives [texts][outputs].
+    /// there are positions. Gives `[texts][outputs]`.
     pub(super) fn logits(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
         let mut ranges: Vec<Range<usize>> = Vec::with_capacity(texts.len());
         let mut ids = Vec::new();

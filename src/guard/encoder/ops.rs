@@ -19,7 +19,7 @@ pub(super) enum Activation {
     Tanh,
 }
 
-/// `activation(x + bias)`; x: [rows, width], bias: [width].
+/// `activation(x + bias)`; x: `[rows, width]`, bias: `[width]`.
 pub(super) struct Bias(pub(super) Activation);
 
 /// `softmax(x · scale)` over the last dimension.

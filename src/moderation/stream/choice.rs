@@ -260,10 +260,14 @@ impl Choice {
         if cleared <= from {
             return None;
         }
-        text.send(cleared);
         let said = text.render(from..cleared);
+        // The space before a word goes with the word, unless nothing follows it.
+        if self.state != State::Stopped && said.trim().is_empty() {
+            return None;
+        }
         front.tainted |= matches!(said, Cow::Owned(_));
         let delta = Delta { choice: self.number, text: said.into_owned(), ..Delta::default() };
+        text.send(cleared);
         Some(Released { event: Event::Delta(delta), arrived: Some(front.arrived) })
     }
 }

@@ -243,7 +243,7 @@ async fn harmless_words_are_sent_as_soon_as_the_next_has_begun() {
         drain(&mut guard, &mut seen).await;
         after.push(seen.text.clone());
     }
-    assert_eq!(after, ["", "", "Rabbits ", "Rabbits eat ", "Rabbits eat hay ", "Rabbits eat hay and "]);
+    assert_eq!(after, ["", "", "Rabbits", "Rabbits eat", "Rabbits eat hay", "Rabbits eat hay and"]);
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ try {
     assert.equal(await rate.getByRole("button", { name: "Good" }).getAttribute("aria-pressed"), "true");
     const sent = page.waitForRequest((request) => request.url().endsWith("/v1/ratings"));
     await rate.getByLabel("Comment on this answer").fill("Shorter, please.");
-    await rate.getByRole("button", { name: "Send" }).click();
+    await rate.getByRole("button", { name: "Add" }).click();
     const body = (await sent).postDataJSON();
     assert.deepEqual([body.thumb, body.comment], ["up", "Shorter, please."]);
     await shoot("rated");

@@ -171,8 +171,7 @@ async fn system_messages_are_judged_by_choice_and_all_else_always() {
     let call = json!({ "id": "c", "type": "function", "function": { "name": "say", "arguments": INSULT } });
     let tools =
         json!([{ "role": "user", "content": "Hi" }, { "role": "assistant", "content": "", "tool_calls": [call] }]);
-    let mut strict = Policy::default();
-    strict.system_prompts = true;
+    let strict = Policy { system_prompts: true, ..Policy::default() };
     for (policy, messages, status) in [
         (Policy::default(), &system, StatusCode::OK),
         (strict, &system, StatusCode::BAD_REQUEST),
