@@ -84,7 +84,7 @@ fn list<'a>(name: &str, entry: Entry<'a>, findings: &'a Findings<'a>) -> Vec<Lis
     let (mut entries, mut paths) = (Vec::new(), Vec::new());
     for (key, action) in [("block", Listed::Block), ("redact", Listed::Redact), ("allow", Listed::Allow)] {
         for Entry { path, node } in section.list(key) {
-            if let Some(pattern) = findings.check(&path, text(node).map(|text| pattern(&text))) {
+            if let Some(pattern) = findings.check(&path, text(node).and_then(|text| pattern(&text))) {
                 entries.push(ListEntry { pattern, action, category: category.clone() });
                 paths.push(path);
             }
@@ -100,14 +100,15 @@ fn list<'a>(name: &str, entry: Entry<'a>, findings: &'a Findings<'a>) -> Vec<Lis
 }
 
 /// `/…/` is a regular expression, `word*` a stem, and all else a word or several.
-fn pattern(text: &str) -> Pattern {
+fn pattern(text: &str) -> Result<Pattern, String> {
     if let Some(regex) = text.strip_prefix('/').and_then(|text| text.strip_suffix('/')) {
-        return Pattern::Regex(regex.to_owned());
+        let empty = "the regular expression is empty".to_owned();
+        return if regex.is_empty() { Err(empty) } else { Ok(Pattern::Regex(regex.to_owned())) };
     }
-    match text.strip_suffix('*') {
+    Ok(match text.strip_suffix('*') {
         Some(stem) => Pattern::Stem(stem.to_owned()),
         None => Pattern::Word(text.to_owned()),
-    }
+    })
 }
 
 fn place(error: &ListError) -> Option<usize> {

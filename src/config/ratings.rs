@@ -54,6 +54,18 @@ pub(super) fn ratings<'a>(
         findings.check(&entry.path, id(name));
         sinks.extend(sink(name, Section::of(entry, findings), folder));
     }
+    for (at, one) in sinks.iter().enumerate() {
+        let SinkKind::File { folder, .. } = &one.kind else { continue };
+        let same =
+            |other: &&SinkConfig| matches!(&other.kind, SinkKind::File { folder: theirs, .. } if theirs == folder);
+        if let Some(first) = sinks[..at].iter().find(same) {
+            let path = tree::join(&tree::join("ratings.sinks", &one.name), "folder");
+            findings.add(&path, format!("the sink `{}` writes to this folder already", first.name));
+        }
+    }
+    if keep < rate_within {
+        findings.add(&section.child("keep"), "is shorter than `rate_within`: a rating would miss its generation");
+    }
     section.finish();
     RatingsConfig {
         enabled,

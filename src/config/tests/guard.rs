@@ -98,6 +98,7 @@ fn what_is_wrong_is_said_with_its_path() {
             queue = 0
             [guard.lists.bad]
             block = ["fine", "/(/", "two words!"]
+            redact = ["//"]
             [guard.judges.both]
             url = "ftp://x"
             base = "nope"
@@ -121,6 +122,7 @@ fn what_is_wrong_is_said_with_its_path() {
             "guard.policy: there is no policy `none`; defined are p",
             "guard.stage2.queue: 0 is out of range: from 1 to 65536",
             "guard.lists.bad.block[1]: the regular expression \"(\": regex parse error:",
+            "guard.lists.bad.redact[0]: the regular expression is empty",
             "guard.judges.both: has both `url` and `base`",
             "guard.judges.both.url: expected an http:// or https:// address",
             "guard.judges.both.base: there is no base model `nope`; there is one, two",
@@ -133,6 +135,30 @@ fn what_is_wrong_is_said_with_its_path() {
             "guard.policies.p.output.action: nothing can be redacted of what was sent already: with \"async\" it is \
              \"block\" or \"flag\"",
             "guard.policies.p.output.hold: 1h is out of range: from 10ms to 1m",
+        ]
+    );
+}
+
+#[test]
+fn two_file_sinks_in_one_folder_are_refused() {
+    let refused = problems(
+        r#"
+        [ratings]
+        rate_within = "48h"
+        keep = "24h"
+        [ratings.sinks.one]
+        kind = "file"
+        folder = "events"
+        [ratings.sinks.two]
+        kind = "file"
+        folder = "events"
+        "#,
+    );
+    assert_eq!(
+        refused,
+        [
+            "ratings.keep: is shorter than `rate_within`: a rating would miss its generation",
+            "ratings.sinks.two.folder: the sink `one` writes to this folder already",
         ]
     );
 }

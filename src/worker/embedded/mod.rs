@@ -258,7 +258,9 @@ impl Driver for Embedded {
         async move {
             let base = self.loaded(base).await.ok()?;
             let tokenizer = base.0.tokenizer();
-            let bytes: Vec<u8> = tokens.iter().flat_map(|token| tokenizer.token_bytes(*token)).copied().collect();
+            // Between words special tokens would hide what the words say together.
+            let said = tokens.iter().filter(|token| !tokenizer.is_special(**token));
+            let bytes: Vec<u8> = said.flat_map(|token| tokenizer.token_bytes(*token)).copied().collect();
             Some(String::from_utf8_lossy(&bytes).into_owned())
         }
         .boxed()
