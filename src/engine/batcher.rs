@@ -3,7 +3,7 @@
 //! Sequences join when there is a place in the batch and room in the cache for
 //! their prompt, and leave as soon as they end or nobody reads them. Every
 //! step takes one row of each sequence that generates and, up to a bound,
-//! rows of prompts that are still being read, oldest first. When a growing
+//! rows of prompts that are still being read, those with the fewest left first. When a growing
 //! sequence finds the cache full, the youngest gives its blocks up and waits
 //! at the head of the queue to be computed again, which changes nothing in
 //! its answer. A sequence whose reader lags takes no steps, and gives place and
@@ -23,6 +23,7 @@ use super::config::Config;
 use super::forward::{Forward, Slice, Wanted};
 use super::kernels::Team;
 use super::model::Model;
+use super::prefill::shares;
 use super::sampler::Sampled;
 use super::sequence::{Reader, Sequence};
 
@@ -190,12 +191,17 @@ impl Batcher {
 
     fn plan(&mut self) -> Vec<Part> {
         let mut parts = Vec::with_capacity(self.running.len());
-        let mut prefill = self.prefill_chunk;
+        let unread = |sequence: &Sequence| match sequence.pending().len() {
+            pending if pending > 1 && !sequence.stalled() => pending,
+            _ => 0,
+        };
+        let unread: Vec<usize> = self.running.iter().map(unread).collect();
+        let shares = shares(&unread, self.prefill_chunk);
         let mut index = 0;
         while index < self.running.len() {
             let sequence = &self.running[index];
             let pending = sequence.pending().len();
-            let tokens = if pending == 1 { 1 } else { pending.min(prefill) };
+            let tokens = if pending == 1 { 1 } else { shares[index] };
             if sequence.stalled() || tokens == 0 {
                 index += 1;
                 continue;
@@ -203,9 +209,6 @@ impl Batcher {
             if !self.make_room(index, tokens) {
                 // It was the youngest itself that had to give way, so nobody comes after it.
                 break;
-            }
-            if pending > 1 {
-                prefill -= tokens;
             }
             let wanted = if tokens == pending { Wanted::Last } else { Wanted::Nothing };
             parts.push(Part { sequence: index, tokens, wanted });

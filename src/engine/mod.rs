@@ -26,6 +26,7 @@ mod generation;
 #[expect(unsafe_code, reason = "the one folder that may: instruction sets and threads")]
 pub mod kernels;
 mod model;
+mod prefill;
 mod sampler;
 mod sequence;
 mod stop;
