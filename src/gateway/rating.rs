@@ -79,8 +79,14 @@ impl Gateway {
         let recording = ratings.into_iter().map(|rating| room.rate(&caller.tenant.id, &policy, rating, now));
         // Polled in their order, so that they are in the spool in it.
         let recorded = futures_util::future::join_all(recording).await;
+        let (kept, all) = (recorded.iter().filter(|ack| ack.is_ok()).count(), recorded.len());
         let each = recorded.into_iter().enumerate();
-        each.map(|(at, ack)| ack.map_err(|error| refused(error, at, several))).collect()
+        let acks = each.map(|(at, ack)| ack.map_err(|error| refused(error, at, several))).collect::<Result<_, _>>();
+        // Who sends all of them again has to know that some are there.
+        acks.map_err(|error: Error| match kept {
+            0 => error,
+            kept => error.with_note(&format!("{kept} of the {all} ratings were recorded.")),
+        })
     }
 
     /// Notes a rating that could not be read.
@@ -99,11 +105,16 @@ impl Gateway {
         })
     }
 
+    /// An id for what is no generation, and cannot be rated.
+    pub fn plain_id(&self) -> GenerationId {
+        GenerationId::new(ulid::Ulid::generate())
+    }
+
     /// An id for a generation of the caller's that is about to start.
     pub fn new_id(&self, caller: &Caller) -> GenerationId {
         match &self.ratings {
             Some(ratings) => ratings.issue(&caller.tenant.id),
-            None => GenerationId::new(ulid::Ulid::generate()),
+            None => self.plain_id(),
         }
     }
 

@@ -49,7 +49,7 @@ impl Readable {
         self.text.push_str(left);
     }
 
-    /// No more follows for now: what is left is no escape.
+    /// Nothing follows that could complete an escape: what is left is text.
     pub(super) fn finish(&mut self) {
         self.text.push_str(&std::mem::take(&mut self.rest));
     }

@@ -200,7 +200,10 @@ impl Judge {
         let (question, normalised, whole) = self.read(side, question).await;
         let (scores, busy) = self.scores(side, &question, &whole).await;
         let stage = if scores.stage2.is_some() { Stage::Encoder } else { Stage::Linear };
-        let all = || std::iter::once(question.from..question.text.len()).collect::<Vec<_>>();
+        // Not the space around it.
+        let said = question.text[question.from..].trim();
+        let start = said.as_ptr() as usize - question.text.as_ptr() as usize;
+        let all = || std::iter::once(start..start + said.len()).collect::<Vec<_>>();
         if busy && rules.busy == Busy::Block {
             return Opinion { found: Some(Found::unjudged()), spans: all() };
         }

@@ -138,6 +138,12 @@ impl Error {
         self
     }
 
+    /// More for the tenant to read, behind the message.
+    pub fn with_note(mut self, note: &str) -> Self {
+        self.0.message = format!("{} {note}", self.0.message).into();
+        self
+    }
+
     /// What the log says beside the message; never sent to a client.
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());

@@ -62,7 +62,7 @@ impl pb::inference_server::Inference for Inference {
 
     async fn moderate(&self, request: Request<pb::ModerateRequest>) -> Result<Response<pb::ModerateResponse>, Status> {
         let caller = caller(&request)?;
-        let id = self.gateway.new_id(&caller);
+        let id = self.gateway.plain_id();
         let pb::ModerateRequest { input, model } = request.into_inner();
         let told = |error: &Error| {
             let mut status = status(error, Some(id));

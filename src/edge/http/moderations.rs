@@ -56,7 +56,7 @@ async fn answer(edge: &Edge, caller: &Caller, head: &http::request::Parts, body:
         Ok(moderated) => moderated,
         Err(error) => return refuse(error),
     };
-    let id = edge.gateway.new_id(caller);
+    let id = edge.gateway.plain_id();
     // From here on the gateway tells how the request ended.
     let mut response = match edge.gateway.moderate(id, caller, model.as_deref(), texts, ROUTE).await {
         Ok(judged) => {

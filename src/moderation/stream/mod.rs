@@ -109,7 +109,7 @@ impl OutputGuard {
                 if grown.is_empty() {
                     return;
                 }
-                // What another text has taken over from has come to an end, for now.
+                // What another text has taken over from is judged as if it had ended.
                 for channel in grown.into_iter().chain(paused) {
                     self.advance(number, &channel, false);
                 }
@@ -161,7 +161,7 @@ impl OutputGuard {
         self.usage.is_none() && self.is_waiting_for_nothing()
     }
 
-    /// Whether the worker is to be asked for no more for now.
+    /// Whether so much waits to be judged that the worker has to wait as well.
     pub fn is_full(&self) -> bool {
         !self.asking.is_empty() && self.choices.iter().map(Choice::held_bytes).sum::<usize>() > FULL
     }

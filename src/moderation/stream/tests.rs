@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::moderation::{Classifier, Guard, Mode, PoolConfig, Rules, Stage2};
 use crate::telemetry::Metrics;
-use crate::types::{Delta, Extra, FinishReason, Usage};
+use crate::types::{Delta, Extra, FinishReason, TokenLogprob, TopLogprob, Usage};
 use proptest::prelude::*;
 use serde_json::json;
 use tenantry_guard::{Action as Listed, Entry, Lists, Pattern};
@@ -351,4 +351,53 @@ async fn one_choice_is_stopped_and_the_others_go_on() {
         [(0, FinishReason::ContentFilter), (1, FinishReason::Length), (9, FinishReason::Stop)],
         "usage comes last"
     );
+}
+
+#[tokio::test]
+async fn log_probabilities_do_not_run_ahead_of_their_text() {
+    let token = |token: &str| TokenLogprob {
+        token: TopLogprob { bytes: token.as_bytes().to_vec(), logprob: -0.1 },
+        top: Vec::new(),
+    };
+    // The engine holds " xyzzy" back, which may begin a stop string, and tells its token.
+    let events = [("say", " say"), (" it", " it"), ("", " xyzzy"), (" xyzzy now", " now"), (" and", " and")];
+    let lists = Lists::new([entry(Pattern::Word("xyzzy".to_owned()), Listed::Block)]).expect("sound");
+    let policy = policy(|output| output.rules.lists = Arc::new(lists));
+    let mut guard = guard(false).output(&policy, 1, Vec::new()).expect("it looks at answers");
+    let mut spelled = String::new();
+    for (text, said) in events {
+        let logprobs = vec![token(said)];
+        guard.push(Event::Delta(Delta { text: text.to_owned(), tokens: 1, logprobs, ..Delta::default() }));
+        while let Poll::Ready(event) = futures_util::poll!(std::future::poll_fn(|cx| guard.poll(cx))) {
+            if let Event::Delta(delta) = event {
+                spelled.push_str(&delta.text);
+                delta.logprobs.iter().for_each(|it| spelled.push_str(&String::from_utf8_lossy(&it.token.bytes)));
+            }
+        }
+    }
+    assert!(guard.has_stopped() && spelled.contains("say") && !spelled.contains("xyzzy"), "{spelled}");
+}
+
+#[tokio::test]
+async fn text_that_waits_behind_another_is_kept_until_it_is_sent() {
+    let reasoning = |text: &str| {
+        let serde_json::Value::Object(delta) = json!({ "reasoning_content": text }) else { panic!("an object") };
+        Event::Delta(Delta { extra: Some(Box::new(Extra { delta, ..Extra::default() })), ..Delta::default() })
+    };
+    let judge = guard(true);
+    let mut guard = judge.output(&policy(|_| {}), 1, Vec::new()).expect("it looks at answers");
+    let long = "The garden is lovely in the morning. ".repeat(120);
+    guard.push(reasoning("Kill all stupid mosquitoes."));
+    for part in [long.as_str(), "And so", " it", " goes."] {
+        guard.push(Event::Delta(Delta { text: part.to_owned(), ..Delta::default() }));
+    }
+    guard.push(Event::Finished { choice: 0, reason: FinishReason::Stop });
+    guard.end();
+    let mut text = String::new();
+    while !guard.is_done() {
+        if let Event::Delta(delta) = std::future::poll_fn(|cx| guard.poll(cx)).await {
+            text.push_str(&delta.text);
+        }
+    }
+    assert_eq!(text, long + "And so it goes.");
 }
