@@ -94,11 +94,13 @@ async fn a_removal_that_fails_is_tried_again() {
     let shared = Shared::new();
     let one = shared.gateway("one").await;
     let (backing, place) = (one.backing().expect("backed"), place("some"));
-    backing.database.claim(&place, 1).await.expect("claimed");
-    assert!(!backing.database.sweep(&place, 2, async { false }).await.expect("swept"));
-    assert_eq!(backing.database.unnamed(2).await.expect("read"), std::slice::from_ref(&place));
-    assert!(backing.database.sweep(&place, 2, async { true }).await.expect("swept"));
-    assert_eq!(backing.database.unnamed(2).await.expect("read"), []);
+    // So new that the gateway's own sweep leaves it alone.
+    let since = now() + 100;
+    backing.database.claim(&place, since).await.expect("claimed");
+    assert!(!backing.database.sweep(&place, since + 1, async { false }).await.expect("swept"));
+    assert_eq!(backing.database.unnamed(since + 1).await.expect("read"), std::slice::from_ref(&place));
+    assert!(backing.database.sweep(&place, since + 1, async { true }).await.expect("swept"));
+    assert_eq!(backing.database.unnamed(since + 1).await.expect("read"), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
