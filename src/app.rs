@@ -10,6 +10,7 @@ mod guard;
 mod inspect;
 mod ratings;
 mod resolve;
+mod traces;
 mod worker_process;
 
 use std::io;
@@ -88,6 +89,8 @@ pub enum StartError {
     Guard(String),
     #[error("ratings: {0}")]
     Ratings(String),
+    #[error("traces: {0}")]
+    Traces(String),
     #[error("redis: {0}")]
     Redis(String),
 }
@@ -126,7 +129,14 @@ impl App {
         let waiting = Waiting::default();
         serve_operators(ops, &server, coming.clone(), admin, reasons(&shutdown, &waiting), &shutdown, &servers);
 
-        let metrics = Arc::new(Metrics::default());
+        let traces = match traces::open(&config) {
+            Ok(traces) => traces,
+            Err(error) => {
+                shutdown.kill.cancel();
+                return Err(error);
+            }
+        };
+        let metrics = Arc::new(Metrics::new(config.metrics, traces));
         let drivers = match drivers::start(&config).await {
             Ok(drivers) => drivers,
             Err(error) => {
@@ -248,6 +258,7 @@ impl App {
         }
         self.servers.close();
         self.servers.wait().await;
+        traces::close(&self.gateway).await;
     }
 }
 

@@ -287,6 +287,11 @@ impl Admission {
         lock(&self.ledger(tenant)).learn(scope, period, start, tokens, self.clock.now());
     }
 
+    /// Those who have asked for something.
+    pub fn tenants(&self) -> Vec<TenantId> {
+        self.shards.iter().flat_map(|shard| lock(shard).keys().cloned().collect::<Vec<_>>()).collect()
+    }
+
     /// Permits that are held now, of all tenants.
     pub fn permits_held(&self) -> u32 {
         let of_shard = |shard: &Mutex<HashMap<_, Arc<Mutex<Ledger>>>>| -> u64 {

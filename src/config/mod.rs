@@ -14,6 +14,7 @@ mod env;
 mod guard;
 mod limits;
 mod load;
+mod observe;
 mod problem;
 mod ratings;
 mod secret;
@@ -35,7 +36,7 @@ use std::time::Duration;
 
 use crate::auth::KeyHash;
 use crate::moderation::{Policy, PoolConfig};
-use crate::telemetry::LogConfig;
+use crate::telemetry::{LogConfig, MetricsConfig};
 use crate::types::{BaseName, Limits, Priority, Share, TenantId};
 
 pub use discovery::{
@@ -52,6 +53,9 @@ pub struct Config {
     pub ops: OpsConfig,
     pub shutdown: ShutdownConfig,
     pub log: LogConfig,
+    pub metrics: MetricsConfig,
+    /// `None`: nothing is traced.
+    pub traces: Option<TracesConfig>,
     pub gateway: crate::gateway::Config,
     pub catalogue: CatalogueConfig,
     /// `None`: this gateway counts alone.
@@ -115,6 +119,17 @@ pub struct RedisConfig {
     pub prefix: String,
     /// So many are counted on until Redis has told how many there are.
     pub gateways: u32,
+}
+
+/// Where traces go; see [`crate::telemetry::TraceConfig`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracesConfig {
+    pub endpoint: String,
+    pub headers: BTreeMap<String, SecretRef>,
+    pub sample: f64,
+    pub follow_clients: bool,
+    pub service_name: String,
+    pub timeout: Duration,
 }
 
 /// Where ratings and the events of generations go.

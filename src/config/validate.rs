@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::section::{Entry, Findings, Section, bytes_in, choice, duration_in, number, text};
 use super::tenants::Tenants;
 use super::tree::{Node, Places};
-use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, guard, ratings, workers};
+use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, guard, observe, ratings, workers};
 
 /// The folder of the file.
 pub(super) struct Folder<'a>(pub(super) &'a Path);
@@ -37,6 +37,8 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     }
     let shutdown = shutdown(root.section("shutdown"));
     let log = log(root.section("log"), &findings);
+    let metrics = observe::metrics(root.section("metrics"));
+    let traces = root.has("traces").then(|| observe::traces(root.section("traces"), folder, &findings));
     let admission = queue(root.section("queue"));
     let gateway = gateway(root.section("gateway"), request_timeout, admission);
     let catalogue = catalogue::catalogue(root.section("catalogue"), folder);
@@ -55,6 +57,8 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
             ops,
             shutdown,
             log,
+            metrics,
+            traces,
             gateway,
             catalogue,
             redis,

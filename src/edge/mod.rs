@@ -7,4 +7,5 @@ mod limits;
 mod linger;
 mod refusal;
 pub mod server;
+mod trace;
 pub mod worker;

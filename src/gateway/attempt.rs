@@ -15,7 +15,7 @@ use tracing::warn;
 use super::budget::RetryBudget;
 use super::failure;
 use crate::pool::{EventSource, Lease, Outcome, Pool, PoolError, Started, Want, WorkerError};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Step, Trail};
 use crate::types::{Error, Event, GenerateRequest, GenerationId, ModelRoute, TenantId};
 
 /// A worker that has begun to answer.
@@ -34,6 +34,7 @@ pub(super) struct Asked<'a> {
     pub request: &'a Arc<GenerateRequest>,
     /// Set while a worker has the prompt.
     pub read: &'a AtomicBool,
+    pub trail: &'a Trail,
 }
 
 /// How requests are tried again.
@@ -73,7 +74,12 @@ pub(super) async fn first_event(pool: &Pool, retries: &Retries, asked: &Asked<'_
         if attempt > 0 && !retries.allows() {
             break;
         }
-        let mut lease = match pool.acquire(want, &failed).await {
+        asked.trail.enter(Step::Adapter);
+        let acquired = pool.acquire(want, &failed).await;
+        if let Err(error) = &acquired {
+            asked.trail.failed(failure::pool(error).kind().as_str());
+        }
+        let mut lease = match acquired {
             Ok(lease) => lease,
             Err(PoolError::Worker { worker, source }) if source.another_may_help() => {
                 warn!(%id, %worker, error = %source, "adapter not ready, trying another worker");
@@ -89,7 +95,11 @@ pub(super) async fn first_event(pool: &Pool, retries: &Retries, asked: &Asked<'_
             }
             Err(error) => return Err(failure::pool(&error)),
         };
-        match begin(&mut lease, asked).await {
+        let began = begin(&mut lease, asked).await;
+        if let Err(error) = &began {
+            asked.trail.failed(failure::worker(error).kind().as_str());
+        }
+        match began {
             Ok((prompt_tokens, first, rest)) => return Ok(Attempt { lease, prompt_tokens, first, rest }),
             Err(error @ WorkerError::AdapterMissing(_)) => {
                 // Not the worker's fault as a worker: it may load the adapter again.
@@ -110,7 +120,8 @@ pub(super) async fn first_event(pool: &Pool, retries: &Retries, asked: &Asked<'_
 }
 
 async fn begin(lease: &mut Lease, asked: &Asked<'_>) -> Result<(Option<u32>, Event, EventSource), WorkerError> {
-    let started = lease.generate(asked.id, asked.tenant.clone(), asked.request.clone()).await?;
+    let trace = asked.trail.ask(lease.worker());
+    let started = lease.generate(asked.id, asked.tenant.clone(), asked.request.clone(), trace).await?;
     let Started { prompt_tokens, mut events } = started;
     asked.read.store(true, Ordering::Relaxed);
     let first = events.next().await;

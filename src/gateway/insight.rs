@@ -6,9 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tenantry_ratings::{Ratings, Reason};
 
 use super::{Gateway, Held};
+use crate::admission::Scope;
 use crate::pool::WorkerState;
 use crate::telemetry::{AdapterReading, RatingReading, Readings, SinkReading, WorkerReading};
 use crate::types::{AdapterKey, Error};
+
+/// A limit of which less is in use has no series of its own.
+const NEAR: f64 = 0.5;
+/// Limits that have one at most.
+const NEAREST: usize = 200;
 
 /// A worker as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,8 +124,28 @@ impl Gateway {
             queues: self.pool.bases().iter().map(|base| (base.to_string(), self.queued(base))).collect(),
             adapters: self.adapter_reading(),
             ratings: self.ratings().map(rating_reading),
+            limits: self.near_limits(),
         };
         self.metrics.render(&readings).map_err(|_| Error::internal("the metrics could not be written"))
+    }
+
+    /// Limits by tenant of which more than half is in use, the nearest first.
+    pub fn near_limits(&self) -> Vec<(String, &'static str, f64)> {
+        let live = self.live.load();
+        let mut near = Vec::new();
+        for id in self.admission.tenants() {
+            let Some(tenant) = live.keyring().tenant(&id) else { continue };
+            for (limit, left) in self.admission.left(&id, &Scope::Tenant, &tenant.limits) {
+                let allowed = tenant.limits.of(limit).unwrap_or(0).max(1);
+                let used = 1.0 - left.min(allowed) as f64 / allowed as f64;
+                if used >= NEAR {
+                    near.push((id.to_string(), limit.as_str(), used));
+                }
+            }
+        }
+        near.sort_by(|one, other| other.2.total_cmp(&one.2));
+        near.truncate(NEAREST);
+        near
     }
 
     fn adapter_reading(&self) -> AdapterReading {

@@ -64,7 +64,7 @@ impl PoolJudge {
         let want = Want { tenant: &own, route: &self.route, request: &request };
         let mut lease = self.pool.acquire(want, &[]).await.map_err(|error| error.to_string())?;
         let id = GenerationId::new(Ulid::generate());
-        let started = lease.generate(id, own.clone(), request.clone()).await;
+        let started = lease.generate(id, own.clone(), request.clone(), None).await;
         let Started { prompt_tokens, mut events } = started.map_err(|error| error.to_string())?;
         let mut answer = String::new();
         let mut begun = false;

@@ -21,6 +21,7 @@ mod rating;
 mod record;
 mod sizes;
 mod stream;
+mod traced;
 mod usage;
 
 use std::collections::HashMap;
@@ -37,7 +38,7 @@ use crate::adapters::Catalogue;
 use crate::admission::{self, Admission, Estimate, Refusal};
 use crate::moderation::{Guard, Policy};
 use crate::pool::Pool;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Step, Traces, Trail};
 use crate::types::{
     BaseName, Caller, Error, GenerateRequest, GenerationId, Input, ModelRoute, Prompt, Tenant, TenantId,
 };
@@ -85,6 +86,14 @@ pub struct Gateway {
     tasks: TaskTracker,
 }
 
+/// A request that has come in.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub id: GenerationId,
+    /// Of this request alone; whoever ends it tells its trace.
+    pub trail: Arc<Trail>,
+}
+
 /// A generation whose first event exists.
 pub struct Generation {
     pub id: GenerationId,
@@ -119,6 +128,15 @@ pub struct Held {
 
 /// How often it is looked how many places the workers have, for those who wait.
 const LOOK: Duration = Duration::from_millis(250);
+
+// === impl Arrival ===
+
+impl From<GenerationId> for Arrival {
+    /// Of a request that nobody traces.
+    fn from(id: GenerationId) -> Self {
+        Self { id, trail: Arc::default() }
+    }
+}
 
 // === impl Config ===
 
@@ -190,16 +208,18 @@ impl Gateway {
     /// stream, ends the work wherever it is.
     pub async fn generate(
         &self,
-        id: GenerationId,
+        arrival: impl Into<Arrival>,
         caller: &Caller,
         mut request: GenerateRequest,
     ) -> Result<Generation, Error> {
+        let arrival = arrival.into();
+        let Arrival { id, trail } = arrival.clone();
         let tenant = &*caller.tenant;
         let started = Instant::now();
         let created = unix_seconds(SystemTime::now());
         let timeout = request.timeout.map_or(self.config.request_timeout, |own| own.min(self.config.request_timeout));
         let deadline = started + timeout;
-        let mut record = Record::new(id, caller, request.route, started, self.catalogue(), self.metrics.clone());
+        let mut record = Record::new(arrival, caller, &request, started, self.catalogue(), self.metrics.clone());
 
         let steps = async {
             let (model, route) = self.resolve(tenant, &request.model)?;
@@ -209,6 +229,7 @@ impl Gateway {
             let sizes = sizes::hold(&mut request, caller, &model, estimate)?;
             let mut permit = self.admission.admit(caller, &model, Estimate::of(&request)).map_err(refused)?;
             let policy = self.live.load().policies().of(&tenant.id, &model).clone();
+            trail.enter(Step::Prompt);
             let decoded = self.decoded(&policy, &route.base, &request).await;
             record.noted(self.noted(caller, &request));
             let checked = self.guard.check_prompt(&policy, &mut request, decoded).await;
@@ -217,15 +238,16 @@ impl Gateway {
                 failure::blocked(blocked)
             })?;
             record.found(&flags);
+            trail.enter(Step::Queue);
             let (sequences, seats) = (admission::sequences(&request), self.pool.seats(&route.base));
             let seat = self.admission.seat(&mut permit, &route.base, sequences, seats, deadline);
             seat.await.map_err(refused)?;
             record.seated();
-            let gauge = self.metrics.stream(tenant.id.as_str());
+            let gauge = self.metrics.model(tenant.id.as_str(), &model).stream();
             let request = Arc::new(request);
             let read = permit.read();
             record.asked(read.clone(), estimate.input);
-            let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request, read: &read };
+            let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request, read: &read, trail: &trail };
             let attempt = attempt::first_event(&self.pool, &self.retries, &asked).await?;
             sizes.read(attempt.prompt_tokens)?;
             let guard = self.guard.output(&policy, sequences, flags);
@@ -296,6 +318,10 @@ impl Gateway {
         let published = self.catalogue().models(&tenant.id).into_iter().find(|(other, _)| *other == name);
         let created = published.map_or_else(|| self.live.load().loaded(), |(_, created)| created);
         Ok(ModelCard { name, created })
+    }
+
+    pub fn traces(&self) -> &Traces {
+        self.metrics.traces()
     }
 
     /// The workers, for whoever adds and removes them.

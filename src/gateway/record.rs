@@ -4,53 +4,61 @@
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 
 use super::rating::{Ended, Noted};
+use super::{Arrival, traced};
 use crate::adapters::{Catalogue, Used};
 use crate::moderation::Blocked;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ModelMetrics, Trail, Value};
 use crate::types::{
-    AdapterKey, Caller, Error, ErrorKind, Event, Finding, Finish, FinishReason, GenerationId, ModelRoute, Route,
-    Tenant, Usage,
+    AdapterKey, Caller, Error, ErrorKind, Event, Finding, Finish, FinishReason, GenerateRequest, GenerationId,
+    ModelRoute, Route, Tenant, TraceId, Usage,
 };
 
 pub(super) struct Record {
-    id: GenerationId,
-    caller: Caller,
-    route: Route,
+    pub(super) id: GenerationId,
+    pub(super) caller: Caller,
+    pub(super) route: Route,
     catalogue: Arc<Catalogue>,
     metrics: Arc<Metrics>,
-    started: Instant,
+    pub(super) started: Instant,
+    trail: Arc<Trail>,
+    /// Of the log: whatever is told of the request is told in it.
+    span: Span,
+    /// What its span will say of what was asked for; empty where nobody will see it.
+    pub(super) asked_for: Vec<(&'static str, Value)>,
+    /// What polling the stream took of the gateway's time.
+    own: Duration,
     /// Known once the model name was found in the tenant.
-    model: Option<Model>,
-    worker: Option<Arc<str>>,
+    pub(super) model: Option<Model>,
+    pub(super) worker: Option<Arc<str>>,
     /// When it had a place at the workers.
     seated: Option<Instant>,
     first_event: Option<Instant>,
     /// When the client was given its first text.
-    first_sent: Option<Instant>,
+    pub(super) first_sent: Option<Instant>,
     /// What the guard found, in short.
-    findings: String,
+    pub(super) findings: String,
     /// What its event will say.
     noted: Option<Noted>,
     /// Whether a worker has the prompt, and how long that is expected to be.
     read: Option<(Arc<AtomicBool>, u32)>,
     usage: Option<Usage>,
     /// What is known before the usage comes, for streams that end before it.
-    seen: Usage,
-    finish_reason: Option<FinishReason>,
+    pub(super) seen: Usage,
+    pub(super) finish_reason: Option<FinishReason>,
     told: bool,
 }
 
-struct Model {
-    name: Arc<str>,
-    base: String,
-    adapter: Option<AdapterKey>,
+pub(super) struct Model {
+    counts: Arc<ModelMetrics>,
+    pub(super) name: Arc<str>,
+    pub(super) base: String,
+    pub(super) adapter: Option<AdapterKey>,
 }
 
 /// Logs and counts a request that ended before it became a generation.
@@ -71,20 +79,25 @@ pub(super) fn refusal(metrics: &Metrics, tenant: Option<&Tenant>, route: &'stati
 
 impl Record {
     pub(super) fn new(
-        id: GenerationId,
+        Arrival { id, trail }: Arrival,
         caller: &Caller,
-        route: Route,
+        request: &GenerateRequest,
         started: Instant,
         catalogue: &Arc<Catalogue>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let asked_for = if trail.recorded().is_some() { traced::asked_for(request) } else { Vec::new() };
         Self {
             id,
             caller: caller.clone(),
-            route,
+            route: request.route,
             catalogue: catalogue.clone(),
             metrics,
             started,
+            trail,
+            span: Span::current(),
+            asked_for,
+            own: Duration::ZERO,
             model: None,
             worker: None,
             seated: None,
@@ -101,14 +114,15 @@ impl Record {
     }
 
     pub(super) fn resolved(&mut self, name: Arc<str>, route: &ModelRoute) {
-        self.model = Some(Model { name, base: route.base.to_string(), adapter: route.adapter.clone() });
+        let counts = self.metrics.model(self.caller.tenant.id.as_str(), &name);
+        self.model = Some(Model { counts, name, base: route.base.to_string(), adapter: route.adapter.clone() });
     }
 
     /// It has a place at the workers.
     pub(super) fn seated(&mut self) {
         let now = Instant::now();
         self.seated = Some(now);
-        self.metrics.queue_wait(now - self.started);
+        self.metrics.queue_wait(now - self.started, self.trace());
     }
 
     /// It is asked of workers; `read` tells whether one has the prompt.
@@ -130,7 +144,10 @@ impl Record {
         if let Some(noted) = &mut self.noted {
             noted.first_event();
         }
-        self.metrics.worker_first_token(self.caller.tenant.id.as_str(), self.model_name(), now - self.started);
+        self.trail.answered();
+        if let Some(model) = &self.model {
+            model.counts.worker_first_token(now - self.started, self.trace());
+        }
     }
 
     pub(super) fn event(&mut self, event: &Event) {
@@ -152,8 +169,9 @@ impl Record {
                 if self.first_sent.is_none() && (!delta.text.is_empty() || delta.extra.is_some()) {
                     let now = Instant::now();
                     self.first_sent = Some(now);
-                    let tenant = self.caller.tenant.id.as_str();
-                    self.metrics.first_token(tenant, self.model_name(), now - self.started);
+                    if let Some(model) = &self.model {
+                        model.counts.first_token(now - self.started, self.trace());
+                    }
                 }
             }
             Event::Finished { reason, .. } => self.finish_reason = Some(*reason),
@@ -161,7 +179,6 @@ impl Record {
         }
     }
 
-    /// What the guard found; never the text.
     /// What its event will be made of.
     pub(super) fn noted(&mut self, noted: Option<Noted>) {
         self.noted = noted;
@@ -194,6 +211,7 @@ impl Record {
         })
     }
 
+    /// What the guard found; never the text.
     pub(super) fn found(&mut self, findings: &[Finding]) {
         for Finding { side, action, category, .. } in findings {
             let found = format!("{}/{}/{category}", side.as_str(), action.as_str());
@@ -218,12 +236,9 @@ impl Record {
     /// The generation ended.
     pub(super) fn ended(&mut self, finish: Finish, error: Option<&Error>) {
         let usage = self.used();
-        self.metrics.tokens(
-            self.caller.tenant.id.as_str(),
-            self.model_name(),
-            usage.prompt_tokens.into(),
-            usage.completion_tokens.into(),
-        );
+        if let Some(model) = &self.model {
+            model.counts.tokens(usage.prompt_tokens.into(), usage.completion_tokens.into());
+        }
         self.note(usage, finish);
         self.tell(finish.as_str(), error);
     }
@@ -235,7 +250,9 @@ impl Record {
             return;
         };
         self.seen.prompt_tokens = prompt_tokens;
-        self.metrics.tokens(self.caller.tenant.id.as_str(), self.model_name(), prompt_tokens.into(), 0);
+        if let Some(model) = &self.model {
+            model.counts.tokens(prompt_tokens.into(), 0);
+        }
         self.note(self.seen, finish);
     }
 
@@ -265,12 +282,21 @@ impl Record {
         });
     }
 
-    pub(super) fn inter_token(&self) -> Histogram {
-        self.metrics.inter_token(self.caller.tenant.id.as_str(), self.model_name())
+    /// The next token came so long after the one before.
+    pub(super) fn inter_token(&self, time: Duration) {
+        if let Some(model) = &self.model {
+            model.counts.inter_token(time);
+        }
     }
 
-    fn model_name(&self) -> &str {
-        self.model.as_ref().map_or("unknown", |model| &model.name)
+    /// So much more of the gateway's time went into its stream.
+    pub(super) fn spent(&mut self, own: Duration) {
+        self.own += own;
+    }
+
+    /// The trace that it can be seen in.
+    fn trace(&self) -> Option<TraceId> {
+        self.trail.recorded()
     }
 
     fn tell(&mut self, outcome: &'static str, error: Option<&Error>) {
@@ -278,7 +304,15 @@ impl Record {
         let tenant = self.caller.tenant.id.as_str();
         let model = self.model.as_ref();
         let usage = self.used();
-        self.metrics.request(Some(tenant), model.map(|model| &*model.name), self.route.as_str(), outcome);
+        let route = self.route.as_str();
+        match model {
+            Some(model) => self.metrics.ended(&model.counts, route, outcome),
+            None => self.metrics.request(Some(tenant), None, route, outcome),
+        }
+        self.trail.spent(self.own);
+        self.metrics.overhead(route, self.trail.overhead(), self.trace());
+        let failed = error.map(|error| error.kind().as_str());
+        self.trail.end(failed, || traced::described(self, outcome));
         let queued = self.seated.map(|at| (at - self.started).as_secs_f64());
         let to_first = self.first_event.map(|at| (at - self.started).as_secs_f64());
         let to_first_sent = self.first_sent.map(|at| (at - self.started).as_secs_f64());
@@ -288,6 +322,7 @@ impl Record {
         macro_rules! line {
             ($level:ident) => {
                 $level!(
+                    parent: &self.span,
                     id = %self.id,
                     tenant,
                     key = &*self.caller.key.name,

@@ -14,7 +14,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::Stream;
-use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -53,6 +52,8 @@ struct Shared {
     reader: Option<Waker>,
     /// When the reader was given an event and has not come for the next.
     idle: Option<Instant>,
+    /// Since when only the guard is waited for.
+    judging: Option<Instant>,
     record: Record,
 }
 
@@ -63,7 +64,6 @@ struct Running {
     lease: Lease,
     permit: Permit,
     _gauge: StreamGauge,
-    inter_token: Histogram,
     last_token: Instant,
 }
 
@@ -91,14 +91,7 @@ impl EventStream {
         permit.used(used.prompt_tokens.into(), used.completion_tokens.into());
         let mut lease = attempt.lease;
         lease.generated(tokens(&attempt.first));
-        let running = Running {
-            events: attempt.rest,
-            lease,
-            permit,
-            _gauge: gauge,
-            inter_token: record.inter_token(),
-            last_token: Instant::now(),
-        };
+        let running = Running { events: attempt.rest, lease, permit, _gauge: gauge, last_token: Instant::now() };
         let first = match &mut guard {
             Some(guard) => {
                 guard.push(attempt.first);
@@ -114,6 +107,7 @@ impl EventStream {
             cut: None,
             reader: None,
             idle: Some(Instant::now()),
+            judging: None,
             record,
         }));
         let limit = tasks.spawn(limits.keep(shared.clone()));
@@ -126,8 +120,13 @@ impl Stream for EventStream {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let shared = &mut *lock(&self.shared);
-        shared.idle = Some(Instant::now());
+        let polled_at = Instant::now();
+        shared.idle = Some(polled_at);
+        let began = shared.judging.take().unwrap_or(polled_at);
         let polled = if shared.guard.is_some() { shared.poll_judged(cx) } else { shared.poll_unjudged(cx) };
+        let now = Instant::now();
+        shared.record.spent(now - began);
+        shared.judging = (polled.is_pending() && shared.awaits_guard()).then_some(now);
         match &polled {
             Poll::Ready(Some(Ok(event))) => shared.record.sent(event),
             Poll::Ready(_) => {}
@@ -167,6 +166,11 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 // === impl Shared ===
 
 impl Shared {
+    /// Whether the next event depends on the guard alone.
+    fn awaits_guard(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| self.ended.is_some() || guard.is_full())
+    }
+
     /// The worker's next event as it is.
     fn poll_unjudged(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Error>>> {
         if let Some(first) = self.first.take() {
@@ -226,7 +230,7 @@ impl Shared {
                 if tokens > 0 {
                     running.lease.generated(tokens);
                     let now = Instant::now();
-                    running.inter_token.observe((now - running.last_token).as_secs_f64());
+                    self.record.inter_token(now - running.last_token);
                     running.last_token = now;
                 }
                 self.record.event(&event);

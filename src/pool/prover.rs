@@ -117,6 +117,7 @@ impl Prover {
             base: base.clone(),
             adapter: adapter.cloned(),
             request: Arc::new(request),
+            trace: None,
         };
         let late = |_| Err(WorkerError::AdapterUnavailable("it did not answer its probe in time".to_owned()));
         let asking = async {

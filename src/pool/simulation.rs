@@ -237,8 +237,12 @@ async fn simulate(policy: Policy) -> Report {
             let route = ModelRoute { base: BaseName::new("base"), adapter: Some(key) };
             let want = Want { tenant: &tenant, route: &route, request: &request };
             let mut lease = pool.acquire(want, &[]).await.expect("a worker");
-            let started =
-                lease.generate(crate::types::GenerationId::new(Default::default()), tenant.clone(), Arc::new(request));
+            let started = lease.generate(
+                crate::types::GenerationId::new(Default::default()),
+                tenant.clone(),
+                Arc::new(request),
+                None,
+            );
             let mut events = started.await.expect("started").events;
             events.next().await.expect("an event").expect("no error");
             let wait = came.elapsed();

@@ -16,7 +16,7 @@ use super::rank::rank;
 use super::residency::{Config as ResidencyConfig, Pin, Residency, Sight};
 use crate::adapters::{Artifact, Catalogue};
 use crate::telemetry::Metrics;
-use crate::types::{AdapterKey, BaseName, GenerateRequest, GenerationId, TenantId};
+use crate::types::{AdapterKey, BaseName, GenerateRequest, GenerationId, TenantId, TraceContext};
 use crate::worker::{Call, Driver, Started, Status, WorkerError};
 
 /// Loading a base model that the worker serves and does not have in memory.
@@ -371,11 +371,12 @@ impl Lease {
         id: GenerationId,
         tenant: TenantId,
         request: Arc<GenerateRequest>,
+        trace: Option<TraceContext>,
     ) -> Result<Started, WorkerError> {
         let gated = self.worker.driver.loads_only_when_idle();
         self.running = Some(self.worker.activity.run(gated).await);
         let adapter = self.pin.as_ref().map(|pin| pin.key().clone());
-        self.worker.driver.generate(Call { id, tenant, base: self.base.clone(), adapter, request }).await
+        self.worker.driver.generate(Call { id, tenant, base: self.base.clone(), adapter, request, trace }).await
     }
 
     /// The prompt was read: the first event is there.

@@ -41,6 +41,6 @@ pub fn init(config: &Config) {
     // The only error is that a log is there already.
     let _ = match config.format {
         Format::Text => log.with_ansi(stderr().is_terminal()).try_init(),
-        Format::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
     };
 }

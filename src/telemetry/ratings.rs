@@ -6,6 +6,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::metrics::OutcomeLabels;
+
 /// What is read at the time of a scrape: totals since the start, and what is now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RatingReading {
@@ -36,11 +38,6 @@ pub(super) struct RatingMetrics {
     delivered: Family<SinkLabels, Counter>,
     retried: Family<SinkLabels, Counter>,
     dead_lettered: Family<SinkLabels, Counter>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

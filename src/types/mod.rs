@@ -12,6 +12,7 @@ mod limits;
 mod request;
 mod secret;
 mod tenant;
+mod trace;
 
 pub use error::{Error, ErrorKind};
 pub use event::{Delta, Event, Extra, Finish, FinishReason, TokenLogprob, TopLogprob, Usage};
@@ -21,3 +22,4 @@ pub use limits::{Limit, Limits, Priority, QueueOrder, Share};
 pub use request::{GenerateRequest, Input, Message, More, Prompt, Role, Route, Sampling};
 pub use secret::Secret;
 pub use tenant::{Caller, Key, ModelRoute, Tenant};
+pub use trace::{SpanId, TraceContext, TraceId};

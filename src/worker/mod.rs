@@ -21,7 +21,7 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId, TenantId};
+use crate::types::{AdapterKey, BaseName, Error, Event, GenerateRequest, GenerationId, TenantId, TraceContext};
 
 pub use grpc::{Config as GrpcConfig, Grpc, GrpcError};
 
@@ -105,6 +105,8 @@ pub struct Call {
     /// Loaded at this worker, and pinned there by the caller.
     pub adapter: Option<AdapterKey>,
     pub request: Arc<GenerateRequest>,
+    /// Where the call stands in the request's trace.
+    pub trace: Option<TraceContext>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

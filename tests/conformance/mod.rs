@@ -136,6 +136,7 @@ impl Bench {
             base: self.base.clone(),
             adapter: adapter.cloned(),
             request: Arc::new(request),
+            trace: None,
         }
     }
 

@@ -80,7 +80,7 @@ pub(super) async fn the_asker_leaves_during_a_load(bench: &Bench) {
 
 async fn generate(lease: &mut Lease) -> Result<Started, WorkerError> {
     let id = GenerationId::new(Default::default());
-    lease.generate(id, TenantId::new("acme"), Arc::new(question(4))).await
+    lease.generate(id, TenantId::new("acme"), Arc::new(question(4)), None).await
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {

@@ -77,6 +77,7 @@ fn call(base: &str, adapter: Option<&AdapterKey>, max_tokens: u32) -> Call {
         base: BaseName::new(base),
         adapter: adapter.cloned(),
         request: Arc::new(request),
+        trace: None,
     }
 }
 

@@ -133,6 +133,7 @@ async fn ask(engine: &Embedded, base: &BaseName, adapter: Option<&AdapterKey>, q
         base: base.clone(),
         adapter: adapter.cloned(),
         request: Arc::new(request),
+        trace: None,
     };
     let mut events = engine.generate(call).await.expect("started").events;
     let mut text = String::new();

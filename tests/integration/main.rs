@@ -24,3 +24,4 @@ mod sharing;
 mod shutdown;
 mod slow_readers;
 mod support;
+mod traces;

@@ -57,6 +57,7 @@ async fn text(worker: &Embedded, adapter: Option<AdapterKey>) -> Result<String, 
         base: BaseName::new("base"),
         adapter,
         request: Arc::new(request),
+        trace: None,
     };
     let mut events = worker.generate(call).await?.events;
     let mut text = String::new();

@@ -11,8 +11,8 @@ use super::convert::{self, Header};
 use super::gate::MODERATE;
 use super::status::{self, status};
 use super::{pb, timeout};
-use crate::edge::limits;
-use crate::gateway::{EventStream, Gateway, Generation};
+use crate::edge::{limits, trace};
+use crate::gateway::{Arrival, EventStream, Gateway, Generation};
 use crate::types::{Caller, Error, GenerateRequest, GenerationId, Route};
 
 pub(super) struct Inference {
@@ -42,6 +42,9 @@ impl pb::inference_server::Inference for Inference {
     async fn generate(&self, request: Request<pb::GenerateRequest>) -> Result<Response<Events>, Status> {
         let caller = caller(&request)?;
         let id = self.gateway.new_id(&caller);
+        let trail = trace::of(request.extensions());
+        // Its message had to come in first.
+        trail.arrived();
         let told = |error: &Error, model: Option<&str>| {
             let mut status = status(error, Some(id));
             status::tell(status.metadata_mut(), self.gateway.standing(&caller, model));
@@ -52,7 +55,8 @@ impl pb::inference_server::Inference for Inference {
             told(&error, None)
         })?;
         let model = request.model.clone();
-        let generation = self.gateway.generate(id, &caller, request).await;
+        trail.hand_over();
+        let generation = self.gateway.generate(Arrival { id, trail }, &caller, request).await;
         let generation = generation.map_err(|error| told(&error, Some(&model)))?;
         let mut response = Response::new(Events::new(generation));
         response.metadata_mut().insert(status::GENERATION_ID, status::id_value(id));

@@ -16,7 +16,10 @@ use super::openai::{Answer, Form, Identity};
 use super::parse::{self, Delivery, Parsed};
 use super::sse::{Beginning, SseBody};
 use super::{Api, Edge, body, error};
-use crate::types::{Caller, Error, GenerateRequest, GenerationId};
+use crate::edge::trace;
+use crate::gateway::Arrival;
+use crate::telemetry::{Step, Trail};
+use crate::types::{Caller, Error, GenerateRequest};
 
 pub(super) const GENERATION_ID: HeaderName = HeaderName::from_static("x-generation-id");
 /// Bodies from this size on are parsed where they delay nobody else's tokens.
@@ -31,7 +34,8 @@ pub(super) async fn completions(State(edge): State<Arc<Edge>>, request: Request)
 }
 
 async fn generate(edge: Arc<Edge>, api: Api, request: Request) -> Response {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let trail = trace::take(&mut head.extensions);
     let route = api.route().as_str();
     let caller = match edge.authenticate(&head.headers) {
         Ok(caller) => caller,
@@ -41,14 +45,16 @@ async fn generate(edge: Arc<Edge>, api: Api, request: Request) -> Response {
     if let Err(error) = edge.gateway.check(&caller) {
         return refuse(&error);
     }
-    let Parsed { request, delivery } = match read(&edge, api, &head, body).await {
+    let Parsed { request, delivery } = match read(&edge, api, &head, body, &trail).await {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error),
     };
     // From here on the gateway tells how the request ended.
     let id = edge.gateway.new_id(&caller);
+    trail.hand_over();
+    let arrival = Arrival { id, trail };
     let (form, model) = (Form::of(api, &request), request.model.clone());
-    let generation = begin(&edge, id, caller.clone(), request);
+    let generation = begin(&edge, arrival, caller.clone(), request);
     let answered = match delivery {
         Delivery::Whole => whole(generation, form).await,
         Delivery::Stream { include_usage } => stream(&edge, generation, form, include_usage).await,
@@ -59,8 +65,10 @@ async fn generate(edge: Arc<Edge>, api: Api, request: Request) -> Response {
     edge.told(&caller, Some(&model), response)
 }
 
-async fn read(edge: &Edge, api: Api, head: &http::request::Parts, body: Body) -> Result<Parsed, Error> {
+async fn read(edge: &Edge, api: Api, head: &http::request::Parts, body: Body, trail: &Trail) -> Result<Parsed, Error> {
+    trail.enter(Step::Body);
     let bytes = body::read(&head.headers, body, &edge.config).await?;
+    trail.leave();
     if bytes.len() < LARGE_BODY {
         return parse::parse(api, &bytes);
     }
@@ -78,9 +86,9 @@ async fn parse_aside(parsers: &Arc<Semaphore>, api: Api, body: Bytes) -> Result<
     tokio::task::spawn_blocking(parse).await.unwrap_or_else(|_| Err(Error::internal("a body's parser panicked")))
 }
 
-fn begin(edge: &Edge, id: GenerationId, caller: Caller, request: GenerateRequest) -> Beginning {
+fn begin(edge: &Edge, arrival: Arrival, caller: Caller, request: GenerateRequest) -> Beginning {
     let gateway = edge.gateway.clone();
-    Box::pin(async move { gateway.generate(id, &caller, request).await })
+    Box::pin(async move { gateway.generate(arrival, &caller, request).await })
 }
 
 async fn whole(generation: Beginning, form: Form) -> Result<Response, Error> {

@@ -117,6 +117,7 @@ fn routes() -> [Endpoint; 9] {
 /// Everything that tenants reach: HTTP, and `grpc`'s services on the same port.
 pub fn public_router(gateway: Arc<Gateway>, config: Config, grpc: Router) -> Router {
     let cors = config.cors.as_ref().map(Cors::layer);
+    let traces = gateway.traces().clone();
     let all = routes().into_iter();
     let router = all.fold(Router::new(), |router, Endpoint { path, methods, .. }| router.route(path, methods));
     let router = router
@@ -133,7 +134,7 @@ pub fn public_router(gateway: Arc<Gateway>, config: Config, grpc: Router) -> Rou
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(axum::middleware::from_fn(request_id::attach))
+    router.layer(axum::middleware::from_fn_with_state(traces, request_id::attach))
 }
 
 // === impl Config ===

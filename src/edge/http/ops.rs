@@ -56,7 +56,10 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
     let Some(gateway) = ops.gateway.get() else {
         return error::response(&Error::new(ErrorKind::NoWorker, "The server is starting."));
     };
-    match gateway.render_metrics() {
+    // Thousands of series take a while to write, and others wait for their tokens.
+    let gateway = gateway.clone();
+    let rendered = tokio::task::spawn_blocking(move || gateway.render_metrics()).await;
+    match rendered.unwrap_or_else(|_| Err(Error::internal("writing the metrics panicked"))) {
         Ok(text) => {
             let mut response = Response::new(Body::from(text));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(telemetry::CONTENT_TYPE));

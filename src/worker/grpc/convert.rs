@@ -84,6 +84,7 @@ pub fn call_from_pb(call: pb::GenerateRequest) -> Result<Call, Unreadable> {
         base: crate::types::BaseName::new(call.base),
         adapter: call.adapter.map(key_from_pb),
         request: Arc::new(request),
+        trace: None,
     })
 }
 
@@ -343,7 +344,14 @@ mod tests {
             let key = AdapterKey { tenant: TenantId::new("t"), name: "n".into(), revision: 3, digest: "d".into() };
             let id = GenerationId::new(Default::default());
             let tenant = TenantId::new("t");
-            let call = Call { id, tenant, base: BaseName::new("base"), adapter: Some(key), request: Arc::new(request) };
+            let call = Call {
+                id,
+                tenant,
+                base: BaseName::new("base"),
+                adapter: Some(key),
+                request: Arc::new(request),
+                trace: None,
+            };
             let read = call_from_pb(call_to_pb(&call)).expect("read");
             assert_eq!(
                 (read.id, &read.tenant, &read.base, &read.adapter),

@@ -21,7 +21,7 @@ use futures_util::{StreamExt, stream};
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
@@ -29,7 +29,7 @@ use tonic::{Code, Streaming};
 use tracing::{info, warn};
 
 use super::{AdapterLoad, Call, Driver, EventSource, Held, LoadedAdapter, Started, Status, WorkerError};
-use crate::types::{AdapterKey, BaseName, Secret};
+use crate::types::{AdapterKey, BaseName, Secret, TraceContext};
 use convert::{call_to_pb, error_from_pb, event_from_pb, key_from_pb, key_to_pb};
 use pb::generate_event::Event as Told;
 use pb::worker_client::WorkerClient;
@@ -132,7 +132,11 @@ impl Grpc {
         let mut client = self.generations.clone();
         let begins_by = Instant::now() + self.first_byte_timeout;
         let starting = async {
-            let mut events = client.generate(call_to_pb(&call)).await?.into_inner();
+            let mut request = tonic::Request::new(call_to_pb(&call));
+            if let Some(trace) = &call.trace {
+                traced(request.metadata_mut(), trace);
+            }
+            let mut events = client.generate(request).await?.into_inner();
             let first = events.message().await?;
             Ok::<_, tonic::Status>((first, events))
         };
@@ -236,6 +240,17 @@ fn endpoint(config: &Config) -> Result<Endpoint, GrpcError> {
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true))
+}
+
+/// W3C Trace Context, as gRPC carries it.
+fn traced(metadata: &mut MetadataMap, trace: &TraceContext) {
+    let value = |text: &str| text.parse().ok();
+    if let Some(parent) = value(&trace.traceparent()) {
+        metadata.insert("traceparent", parent);
+    }
+    if let Some(state) = trace.state.as_deref().and_then(value) {
+        metadata.insert("tracestate", state);
+    }
 }
 
 fn silent(time: Duration) -> WorkerError {

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status as Told, Streaming};
 use super::pb::{self, generate_event, worker_server};
 use super::{Config, Grpc};
 use crate::types::{
-    AdapterKey, BaseName, Event, GenerateRequest, GenerationId, Input, Prompt, Route, Sampling, TenantId,
+    AdapterKey, BaseName, Event, GenerateRequest, GenerationId, Input, Prompt, Route, Sampling, TenantId, TraceContext,
 };
 use crate::worker::{AdapterLoad, Call, Driver, Started, WorkerError};
 
@@ -45,6 +45,9 @@ impl worker_server::Worker for Scripted {
     type GenerateStream = Events;
 
     async fn generate(&self, request: Request<pb::GenerateRequest>) -> Result<Response<Events>, Told> {
+        let metadata = request.metadata();
+        let header = |name| metadata.get(name).and_then(|value| value.to_str().ok()).unwrap_or("none");
+        let trace = format!("{} {}", header("traceparent"), header("tracestate"));
         let Some(pb::generate_request::Input::Prompts(prompts)) = request.into_inner().input else {
             return Err(Told::invalid_argument("no prompt"));
         };
@@ -56,6 +59,7 @@ impl worker_server::Worker for Scripted {
             "never begins" => started().chain(stream::pending()).boxed(),
             "waits in the queue, then stalls" => started().chain(after(500)).chain(stream::pending()).boxed(),
             "endless" => started().chain(stream::repeat_with(|| delta(8 << 10))).boxed(),
+            "in which trace" => return Err(Told::invalid_argument(trace)),
             other => return Err(Told::invalid_argument(other)),
         }))
     }
@@ -103,6 +107,10 @@ async fn driver() -> Grpc {
 }
 
 async fn start(driver: &Grpc, script: &str) -> Result<Started, WorkerError> {
+    traced(driver, script, None).await
+}
+
+async fn traced(driver: &Grpc, script: &str, trace: Option<TraceContext>) -> Result<Started, WorkerError> {
     let request = GenerateRequest {
         route: Route::GrpcGenerate,
         model: "base".to_owned(),
@@ -122,6 +130,7 @@ async fn start(driver: &Grpc, script: &str) -> Result<Started, WorkerError> {
         base: BaseName::new("base"),
         adapter: None,
         request: request.into(),
+        trace,
     };
     driver.generate(call).await
 }
@@ -144,6 +153,19 @@ async fn the_first_event_has_a_limit_of_its_own_and_what_follows_another() {
     let mut events = start(&driver, "waits in the queue, then stalls").await.expect("taken").events;
     assert!(matches!(events.next().await, Some(Ok(Event::Delta(_)))));
     assert_eq!(events.next().await, Some(Err(silent(STALL))));
+}
+
+#[tokio::test]
+async fn the_worker_learns_which_trace_it_works_for() {
+    let driver = driver().await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TraceContext::parse(parent.as_bytes(), Some(b"vendor=1"));
+    for (trace, told) in [(trace, format!("{parent} vendor=1")), (None, "none none".to_owned())] {
+        match traced(&driver, "in which trace", trace).await.map(drop) {
+            Err(WorkerError::Failed(text)) => assert!(text.contains(&told), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// lessons 9: a load has a time limit of its own.

@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::types::Secret;
+use crate::types::{Secret, TraceContext};
 
 /// Connections that are kept for later.
 const IDLE: usize = 64;
@@ -121,17 +121,33 @@ impl Client {
     }
 
     pub(super) async fn get(self: &Arc<Self>, path: &str) -> Result<Response, ClientError> {
-        self.send(Method::GET, path, Bytes::new()).await
+        self.send(Method::GET, path, Bytes::new(), None).await
     }
 
     pub(super) async fn post(self: &Arc<Self>, path: &str, json: Vec<u8>) -> Result<Response, ClientError> {
-        self.send(Method::POST, path, json.into()).await
+        self.send(Method::POST, path, json.into(), None).await
+    }
+
+    /// The same as a part of a trace.
+    pub(super) async fn post_traced(
+        self: &Arc<Self>,
+        path: &str,
+        json: Vec<u8>,
+        trace: Option<&TraceContext>,
+    ) -> Result<Response, ClientError> {
+        self.send(Method::POST, path, json.into(), trace).await
     }
 
     /// Sends a request and waits for the answer's head.
-    async fn send(self: &Arc<Self>, method: Method, path: &str, body: Bytes) -> Result<Response, ClientError> {
+    async fn send(
+        self: &Arc<Self>,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        trace: Option<&TraceContext>,
+    ) -> Result<Response, ClientError> {
         if let Some(connection) = self.kept() {
-            match self.exchange(connection, self.request(&method, path, &body)?).await {
+            match self.exchange(connection, self.request(&method, path, &body, trace)?).await {
                 Ok(response) => return Ok(response),
                 // It may have been closed at any time; nothing of an answer has been seen. A new one can't be stale, so
                 // that a request which kills its worker is not sent again and again.
@@ -140,10 +156,16 @@ impl Client {
             }
         }
         let connection = self.connect().await?;
-        Ok(self.exchange(connection, self.request(&method, path, &body)?).await?)
+        Ok(self.exchange(connection, self.request(&method, path, &body, trace)?).await?)
     }
 
-    fn request(&self, method: &Method, path: &str, body: &Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &Bytes,
+        trace: Option<&TraceContext>,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
@@ -154,6 +176,12 @@ impl Client {
         }
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.clone());
+        }
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace.traceparent());
+            if let Some(state) = &trace.state {
+                request = request.header("tracestate", &**state);
+            }
         }
         request.body(Full::new(body.clone()))
     }

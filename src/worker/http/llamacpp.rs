@@ -208,7 +208,8 @@ impl Driver for LlamaCpp {
                 ours.push(("cache_prompt", Value::Bool(false)));
             }
             let check = ModelCheck::Equal(model.to_owned());
-            let generation = Generation { request: &call.request, model, check, prefix: "/v1", ours };
+            let generation =
+                Generation { request: &call.request, model, check, prefix: "/v1", ours, trace: call.trace.as_ref() };
             let timeouts = self.remote.timeouts();
             let missing = WorkerError::Unavailable;
             let answer = upstream::generate(&self.client, timeouts, &DIALECT, generation, missing).await?;

@@ -63,7 +63,8 @@ impl OpenAi {
             return Err(WorkerError::AdapterUnavailable(format!("this endpoint has no adapters, and not {key}")));
         }
         let check = ModelCheck::Dated(model.to_owned());
-        let generation = Generation { request: &call.request, model, check, prefix: "", ours: Vec::new() };
+        let (request, trace) = (&*call.request, call.trace.as_ref());
+        let generation = Generation { request, model, check, prefix: "", ours: Vec::new(), trace };
         let started = upstream::generate(&self.client, self.remote.timeouts(), &DIALECT, generation, unavailable).await;
         match &started {
             Ok(_) => self.reachable(None),

@@ -132,6 +132,7 @@ fn call(request: GenerateRequest) -> Call {
         base: BaseName::new("base"),
         adapter: None,
         request: Arc::new(request),
+        trace: None,
     }
 }
 

@@ -13,7 +13,7 @@ use super::chunk::{ModelCheck, Reader, shortened};
 use super::client::{Client, ClientError, Response};
 use super::request::{self, Dialect};
 use super::sse::Decoder;
-use crate::types::{Error, ErrorKind, GenerateRequest};
+use crate::types::{Error, ErrorKind, GenerateRequest, TraceContext};
 use crate::worker::{EventSource, Started, WorkerError};
 
 /// Of an answer that is no stream.
@@ -35,6 +35,7 @@ pub(super) struct Generation<'a> {
     pub(super) prefix: &'static str,
     /// Fields of the driver's own.
     pub(super) ours: Vec<(&'static str, Value)>,
+    pub(super) trace: Option<&'a TraceContext>,
 }
 
 /// Why there is no answer.
@@ -64,10 +65,10 @@ pub(super) async fn generate(
     generation: Generation<'_>,
     missing: impl FnOnce(String) -> WorkerError,
 ) -> Result<Answer, Fault> {
-    let Generation { request, model, check, prefix, ours } = generation;
+    let Generation { request, model, check, prefix, ours, trace } = generation;
     let body = request::body(dialect, request, model, ours).map_err(WorkerError::Refused)?;
     let path = format!("{prefix}{}", request::path(request));
-    let response = tokio::time::timeout(timeouts.first_byte, client.post(&path, body)).await;
+    let response = tokio::time::timeout(timeouts.first_byte, client.post_traced(&path, body, trace)).await;
     let response = response.map_err(|_| silent(timeouts.first_byte))??;
     if response.status != StatusCode::OK {
         let status = response.status;

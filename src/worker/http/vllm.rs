@@ -174,6 +174,7 @@ impl Driver for Vllm {
                 prefix: "/v1",
                 // Nobody learns from a quick answer what another tenant has asked.
                 ours: vec![("cache_salt", Value::from(call.tenant.as_str()))],
+                trace: call.trace.as_ref(),
             };
             let missing = |detail| match &call.adapter {
                 Some(_) => WorkerError::AdapterMissing(detail),
