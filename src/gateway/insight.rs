@@ -123,10 +123,15 @@ impl Gateway {
             states: states.into_iter().map(|(state, count)| (state.as_str(), count as u64)).collect(),
             queues: self.pool.bases().iter().map(|base| (base.to_string(), self.queued(base))).collect(),
             adapters: self.adapter_reading(),
-            ratings: self.ratings().map(rating_reading),
+            ratings: self.rating_reading(),
             limits: self.near_limits(),
         };
         self.metrics.render(&readings).map_err(|_| Error::internal("the metrics could not be written"))
+    }
+
+    /// Of the spool and the sinks; `None` where ratings are not taken.
+    pub(super) fn rating_reading(&self) -> Option<RatingReading> {
+        self.ratings().map(rating_reading)
     }
 
     /// Limits by tenant of which more than half is in use, the nearest first.
@@ -199,6 +204,10 @@ pub enum AdapterState {
 // === impl AdapterState ===
 
 impl AdapterState {
+    /// What an operator looks at comes first.
+    pub const BY_USE: [Self; 7] =
+        [Self::Failed, Self::Fetching, Self::Resident, Self::Draining, Self::Idle, Self::Published, Self::Retired];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Published => "published",

@@ -17,6 +17,7 @@ mod judge;
 mod limits;
 mod live;
 mod moderate;
+mod overview;
 mod rating;
 mod record;
 mod sizes;
@@ -50,6 +51,7 @@ pub use insight::{AdapterState, Whereabouts, WorkerCard, state as adapter_state}
 pub use judge::PoolJudge;
 pub use limits::LimitsCard;
 pub use live::Live;
+pub use overview::Overview;
 pub use stream::EventStream;
 
 use attempt::{Asked, Retries};

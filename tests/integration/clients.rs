@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::Digest;
 use tokio::process::Command;
 
 use crate::support::{Server, quickstart_like, repository, scratch};
@@ -75,6 +76,33 @@ async fn the_playground_in_a_browser() {
         let mut command = Command::new("node");
         command.arg(repository("tests/clients/browser/playground.mjs"));
         command.arg(server.url("")).arg("sk-demo-acme").arg(&shots);
+        if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
+            command.env("CHROMIUM", chromium);
+        }
+        run(command).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_page_in_a_browser() {
+    let _timed = crate::support::timed().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = "a-key-for-the-operators-of-this-test";
+    let digest: String = sha2::Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    let acme = "[tenants.models]\nassistant = { base = \"smollm2-135m\", adapter = \"pirate\" }";
+    let config = quickstart_like(&format!(
+        "[ratings]\nfolder = {:?}\n[ratings.sinks.file]\nkind = \"file\"\nfolder = {:?}\n",
+        folder.path().join("spool"),
+        folder.path().join("events"),
+    ))
+    .replace("[ops]\n", &format!("[ops]\nadmin_key = {{ sha256 = \"{digest}\" }}\n"))
+    .replace(acme, &format!("[tenants.limits]\nrequests_per_minute = 5\n{acme}"));
+    Server::with_config(&config, |server: Arc<Server>| async move {
+        let mut command = Command::new("node");
+        command.arg(repository("tests/clients/browser/status.mjs"));
+        command.arg(format!("http://{}", server.addresses().ops)).arg(server.url(""));
+        command.arg("sk-demo-acme").arg(key).arg(scratch("status"));
         if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
             command.env("CHROMIUM", chromium);
         }

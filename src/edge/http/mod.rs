@@ -21,6 +21,7 @@ mod playground;
 mod ratings;
 mod request_id;
 mod sse;
+mod status_page;
 #[cfg(test)]
 mod tests;
 mod usage;

@@ -15,7 +15,7 @@ use tracing::error;
 
 use super::admin::{Admin, Uploads};
 use super::generate::json;
-use super::{error, fallback};
+use super::{error, fallback, status_page};
 use crate::gateway::Gateway;
 use crate::telemetry;
 use crate::types::{Error, ErrorKind};
@@ -43,6 +43,7 @@ struct Ready {
 pub fn ops_router(gateway: Coming, admin: Admin, readiness: Readiness) -> Router {
     let admin = admin.router(gateway.clone(), Uploads::default());
     Router::new()
+        .route("/", get(status_page::page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready))

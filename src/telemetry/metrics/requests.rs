@@ -268,7 +268,7 @@ impl RequestMetrics {
     }
 
     pub(super) fn overhead(&self, route: &'static str, own: Duration, trace: Option<TraceId>) {
-        observe(&*self.overhead.get_or_create(&RouteLabels { route }), own, trace);
+        observe(&self.overhead.get_or_create(&RouteLabels { route }), own, trace);
     }
 
     pub(super) fn queue_wait(&self, wait: Duration, trace: Option<TraceId>) {

@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod limits;
 mod publish;
+mod status;
 mod usage;
 mod workers;
 
@@ -72,6 +73,7 @@ impl Admin {
             .merge(workers::routes())
             .merge(limits::routes())
             .merge(usage::routes())
+            .merge(status::routes())
             // Uploads are bounded as they are written.
             .layer(DefaultBodyLimit::disable())
             .route_layer(from_fn_with_state(api.clone(), access::authorised))
