@@ -10,7 +10,7 @@ DATA_DIR ?= .tenantry
 export LISTEN OPS_LISTEN DATA_DIR BASE_MODEL
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-engines lint bench
+.PHONY: help run test test-engines lint bench soak
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,3 +30,6 @@ lint: ## Check formatting, lints, documentation and scripts
 
 bench: ## Measure the engine with many adapters; writes load-tests/RESULTS.md
 	@exec bash scripts/bench.sh
+
+soak: ## Half an hour of load and trouble; says what is left of it
+	@exec bash scripts/soak.sh
