@@ -85,16 +85,29 @@ enum Format {
 // === impl Spool ===
 
 impl Spool {
-    fn open(&self) -> Result<(Reader, Option<TenantId>), Failure> {
-        let folder = match (&self.spool, &self.config) {
-            (Some(folder), _) => folder.clone(),
-            (None, Some(file)) => app::load(file)?.config.ratings.folder,
+    async fn open(&self) -> Result<(Reader, Option<TenantId>), Failure> {
+        let tenant = self.tenant.as_deref().map(TenantId::new);
+        let (folder, known) = match (&self.spool, &self.config) {
+            (Some(folder), _) => (folder.clone(), false),
+            (None, Some(file)) => {
+                let config = app::load(file)?.config;
+                let known = tenant.as_ref().is_some_and(|id| config.tenants.iter().any(|tenant| tenant.id == *id));
+                (config.ratings.folder, known)
+            }
             (None, None) => return Err(Failure::Other("give --config or --spool".to_owned())),
         };
         if !folder.is_dir() {
             return Err(Failure::Other(format!("{}: there is no spool", folder.display())));
         }
-        Ok((Reader::open(&folder), self.tenant.as_deref().map(TenantId::new)))
+        let reader = Reader::open(&folder);
+        if let Some(tenant) = &tenant
+            && !known
+            && !reader.knows(tenant).await.map_err(other)?
+        {
+            let place = self.config.as_ref().filter(|_| self.spool.is_none()).unwrap_or(&folder).display();
+            return Err(Failure::Other(format!("{place}: knows no tenant `{tenant}`")));
+        }
+        Ok((reader, tenant))
     }
 }
 
@@ -104,11 +117,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         match arguments.command {
             Command::Tail { spool, all, generations } => tail(&spool, all, generations).await,
             Command::Export { spool, since, until, min_score, format, out } => {
-                let (reader, tenant) = spool.open()?;
+                let (reader, tenant) = spool.open().await?;
                 export(&reader, Export { tenant, since, until, min_score }, format, out).await
             }
             Command::Summary { spool, json } => {
-                let (reader, tenant) = spool.open()?;
+                let (reader, tenant) = spool.open().await?;
                 let summaries = reader.summary(tenant.as_ref()).await.map_err(other)?;
                 match json {
                     true => say(&serde_json::to_string(&summaries).map_err(other)?),
@@ -120,7 +133,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 async fn tail(spool: &Spool, all: bool, generations: bool) -> Result<(), Failure> {
-    let (reader, tenant) = spool.open()?;
+    let (reader, tenant) = spool.open().await?;
     let kinds: &[EventType] = if generations { &[] } else { &[EventType::Rated] };
     let from = if all { Position::Oldest } else { Position::Next };
     let mut tail = reader.tail(tenant, kinds, from);

@@ -157,7 +157,10 @@ fn texts_are_judged_in_their_order_and_a_bad_line_is_named() {
     let output = tenantry(&["guard", "score", "--stage2", "nowhere"], &input);
     assert!(!output.status.success() && text(&output.stderr).contains("stage 2: cannot read nowhere/config.json"));
 
-    let output = tenantry(&["guard", "score"], "{\"text\": \"fine\"}\n{\"txt\": 1}\n");
-    assert_eq!((output.status.success(), text(&output.stdout).lines().count()), (false, 1));
-    assert!(text(&output.stderr).contains("line 2: expected {\"text\": \"…\"}"), "{}", text(&output.stderr));
+    let output = tenantry(&["guard", "score"], "{\"text\": \"fine\"}\n{\"txt\": 1}\n{\"text\": \"good\"}\n{\n");
+    assert_eq!((output.status.code(), text(&output.stdout).lines().count()), (Some(1), 2), "the rest goes on");
+    let told = text(&output.stderr);
+    for part in ["line 2: expected {\"text\": \"…\"}", "line 4: ", "2 lines could not be judged"] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
 }

@@ -1,6 +1,11 @@
 //! Ratings over the real gateway: taken over HTTP and gRPC, joined with their
 //! generations in the log, and there after a restart.
 
+mod crash;
+mod disk;
+mod outside;
+mod torn;
+
 use std::path::Path;
 use std::time::Duration;
 
