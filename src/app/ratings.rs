@@ -12,9 +12,7 @@ use tenantry_ratings::{
 };
 
 use super::StartError;
-use crate::config::{
-    self, Compression, Config, Mechanism, Problem, RatingsConfig, SecretRef, SinkConfig, SinkKind,
-};
+use crate::config::{self, Compression, Config, Mechanism, Problem, RatingsConfig, SecretRef, SinkConfig, SinkKind};
 use crate::types::TenantId;
 
 /// Gateways on one data_dir.

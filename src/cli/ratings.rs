@@ -21,12 +21,15 @@ pub(crate) struct Arguments {
     command: Command,
 }
 
+/// Where the spool is by default, and where `make run` has it.
+const USUAL: [&str; 2] = ["tenantry-data/ratings", ".tenantry/data/ratings"];
+
 #[derive(Debug, Args)]
 struct Spool {
     /// The gateway's configuration, which says where its spool is
-    #[arg(long, value_name = "FILE", conflicts_with = "spool", required_unless_present = "spool")]
+    #[arg(long, value_name = "FILE", conflicts_with = "spool")]
     config: Option<PathBuf>,
-    /// The spool's folder
+    /// The spool's folder; by default tenantry-data/ratings, or the quickstart's, here
     #[arg(long, value_name = "FOLDER")]
     spool: Option<PathBuf>,
     /// Of one tenant alone
@@ -94,7 +97,11 @@ impl Spool {
                 let known = tenant.as_ref().is_some_and(|id| config.tenants.iter().any(|tenant| tenant.id == *id));
                 (config.ratings.folder, known)
             }
-            (None, None) => return Err(Failure::Other("give --config or --spool".to_owned())),
+            (None, None) => {
+                let here = USUAL.iter().map(PathBuf::from).find(|folder| folder.is_dir());
+                let none = || format!("neither {} nor {} is here: give --config or --spool", USUAL[0], USUAL[1]);
+                (here.ok_or_else(|| Failure::Other(none()))?, false)
+            }
         };
         if !folder.is_dir() {
             return Err(Failure::Other(format!("{}: there is no spool", folder.display())));

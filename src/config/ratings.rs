@@ -23,11 +23,8 @@ const KINDS: [(&str, Kind); 5] = [
 ];
 const COMPRESSIONS: [(&str, Compression); 3] =
     [("gzip", Compression::Gzip), ("zstd", Compression::Zstd), ("none", Compression::None)];
-const MECHANISMS: [(&str, Mechanism); 3] = [
-    ("plain", Mechanism::Plain),
-    ("scram-sha-256", Mechanism::ScramSha256),
-    ("scram-sha-512", Mechanism::ScramSha512),
-];
+const MECHANISMS: [(&str, Mechanism); 3] =
+    [("plain", Mechanism::Plain), ("scram-sha-256", Mechanism::ScramSha256), ("scram-sha-512", Mechanism::ScramSha512)];
 /// Labels that a tenant may have, and bytes of each.
 const MOST_LABELS: usize = 1000;
 const LONGEST_LABEL: usize = 64;
@@ -214,8 +211,8 @@ impl RatingsConfig {
                     all.extend(options.iter().map(|(name, secret)| (tree::join(&path, name), secret)));
                     let identity = tls.iter().filter_map(|tls| tls.identity.as_ref());
                     let of_tls = tls.iter().filter_map(|tls| Some(("ca", tls.ca.as_ref()?)));
-                    let of_tls =
-                        of_tls.chain(identity.flat_map(|(certificate, key)| [("certificate", certificate), ("key", key)]));
+                    let of_tls = of_tls
+                        .chain(identity.flat_map(|(certificate, key)| [("certificate", certificate), ("key", key)]));
                     all.extend(of_tls.map(|(key, secret)| (tree::join(&tls_path, key), secret)));
                     let login = login.iter();
                     login.flat_map(|it| [("username", &it.username), ("password", &it.password)]).collect()

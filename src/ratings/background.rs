@@ -15,7 +15,6 @@ use crate::config::Opened;
 use crate::shipper::{Ending, Notes, Shipper, dead_letters};
 use crate::spool::{Lock, Log, Spool, Writer};
 
-
 /// How often the oldest event's age is looked up, and what is past its time removed.
 const LOOK: Duration = Duration::from_secs(1);
 

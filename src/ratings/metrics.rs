@@ -51,15 +51,8 @@ pub struct SinkMetrics {
 // === impl Reason ===
 
 impl Reason {
-    pub const ALL: [Self; 7] = [
-        Self::Malformed,
-        Self::Unknown,
-        Self::Expired,
-        Self::Invalid,
-        Self::Unnamed,
-        Self::Full,
-        Self::Failed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Malformed, Self::Unknown, Self::Expired, Self::Invalid, Self::Unnamed, Self::Full, Self::Failed];
 
     pub fn as_str(self) -> &'static str {
         match self {

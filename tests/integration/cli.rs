@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{quickstart_like, repository};
 
-fn tenantry(arguments: &[&str], input: &str) -> Output {
+pub(crate) fn tenantry(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tenantry"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -22,7 +22,7 @@ fn tenantry(arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(crate) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::support::process::free_port;
 use crate::support::{Server, quickstart_like, repository, scratch};
 
 /// Runs a client to its end; its output is shown where it fails.
@@ -72,13 +73,33 @@ async fn the_playground_in_a_browser() {
     let _timed = crate::support::timed().await;
     Server::with(|server: Arc<Server>| async move {
         let shots = scratch("playground");
-        let mut command = Command::new("node");
-        command.arg(repository("tests/clients/browser/playground.mjs"));
-        command.arg(server.url("")).arg("sk-demo-acme").arg(&shots);
-        if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
-            command.env("CHROMIUM", chromium);
-        }
+        let mut command = browser("playground.mjs", &server);
+        command.arg(&shots);
         run(command).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_rates_in_a_browser() {
+    let _timed = crate::support::timed().await;
+    let page = free_port();
+    let cors = format!("[server.cors]\nallow_origins = [\"http://127.0.0.1:{page}\"]\n");
+    Server::with_config(&quickstart_like(&cors), |server: Arc<Server>| async move {
+        let mut command = browser("ratings.mjs", &server);
+        command.arg(page.to_string());
+        run(command).await;
+    })
+    .await;
+}
+
+/// A script that drives a browser, as acme.
+fn browser(script: &str, server: &Server) -> Command {
+    let mut command = Command::new("node");
+    command.arg(repository("tests/clients/browser").join(script));
+    command.arg(server.url("")).arg("sk-demo-acme");
+    if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
+        command.env("CHROMIUM", chromium);
+    }
+    command
 }

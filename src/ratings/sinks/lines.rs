@@ -13,7 +13,6 @@ use ruzstd::encoding::CompressionLevel;
 
 use crate::spool::milliseconds;
 
-
 /// When the next file is begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotation {

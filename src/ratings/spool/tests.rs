@@ -25,7 +25,8 @@ struct Room {
 
 async fn open(folder: &Path, max_bytes: u64) -> Room {
     let metrics = Arc::new(Metrics::of_sinks(&["one".to_owned()]));
-    let opening = Opening { folder, max_bytes, most_unnamed: u32::MAX, source: "/test", sinks: vec!["one".to_owned()], metrics };
+    let opening =
+        Opening { folder, max_bytes, most_unnamed: u32::MAX, source: "/test", sinks: vec!["one".to_owned()], metrics };
     let opened = Spool::open(opening).await.expect("opens");
     let (stop, stopped) = watch::channel(false);
     let writer = tokio::spawn(opened.writer.run(stopped));
@@ -212,8 +213,14 @@ async fn one_process_writes_a_spool() {
     let folder = tempfile::tempdir().expect("a folder");
     let room = open(folder.path(), 1 << 20).await;
     let metrics = Arc::new(Metrics::default());
-    let opening =
-        || Opening { folder: folder.path(), max_bytes: 1, most_unnamed: 0, source: "", sinks: Vec::new(), metrics: metrics.clone() };
+    let opening = || Opening {
+        folder: folder.path(),
+        max_bytes: 1,
+        most_unnamed: 0,
+        source: "",
+        sinks: Vec::new(),
+        metrics: metrics.clone(),
+    };
     assert!(matches!(Spool::open(opening()).await, Err(OpenError::Held(_))));
     room.close().await;
     assert!(Spool::open(opening()).await.is_ok());

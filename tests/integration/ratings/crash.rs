@@ -14,7 +14,8 @@ async fn nothing_that_was_answered_is_lost_when_the_server_is_killed() {
     // The model is in a process that lives on, so that the gateway's start is short.
     let worker = free_port();
     let _worker = Process::start("worker", &worker_config(worker, ""));
-    let model = format!("[workers.one]\ndriver = \"grpc\"\nurl = \"http://127.0.0.1:{worker}\"\nbases = [\"smollm2\"]\n");
+    let model =
+        format!("[workers.one]\ndriver = \"grpc\"\nurl = \"http://127.0.0.1:{worker}\"\nbases = [\"smollm2\"]\n");
     let mut gateway = Gateway::start(&model, &Disk::Usual);
     gateway.ready().await;
     let mut writers = Writers::start(&gateway);

@@ -34,7 +34,10 @@ async fn a_full_disk_refuses_ratings_alone_and_recovers() {
         let wait: u64 = refusal.headers()["retry-after"].to_str().expect("ASCII").parse().expect("seconds");
         assert!((1..=60).contains(&wait), "{wait}");
         let error: Value = refusal.json().await.expect("JSON");
-        assert_eq!((&error["error"]["type"], &error["error"]["code"]), (&json!("overloaded_error"), &json!("spool_full")));
+        assert_eq!(
+            (&error["error"]["type"], &error["error"]["code"]),
+            (&json!("overloaded_error"), &json!("spool_full"))
+        );
         for _ in 0..5 {
             gateway.generation("acme").await;
         }

@@ -82,7 +82,12 @@ impl Gateway {
         ready(&self.client, self.ops).await;
     }
 
-    pub(super) async fn post(&self, tenant: &str, path: &str, body: &Value) -> Result<reqwest::Response, reqwest::Error> {
+    pub(super) async fn post(
+        &self,
+        tenant: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<reqwest::Response, reqwest::Error> {
         post(&self.client, &self.address, tenant, path, body).await
     }
 
@@ -130,11 +135,7 @@ async fn post(
 }
 
 /// `Err` without an answer, and `None` where the answer is no generation.
-async fn generation(
-    client: &reqwest::Client,
-    address: &str,
-    tenant: &str,
-) -> Result<Option<String>, reqwest::Error> {
+async fn generation(client: &reqwest::Client, address: &str, tenant: &str) -> Result<Option<String>, reqwest::Error> {
     let body = json!({ "model": "base", "prompt": "The sea", "max_tokens": 1, "temperature": 0 });
     let answer = post(client, address, tenant, "/v1/completions", &body).await?;
     let id = (answer.status() == 200).then(|| answer.headers()["x-generation-id"].to_str().expect("ASCII").to_owned());
