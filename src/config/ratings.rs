@@ -52,7 +52,7 @@ pub(super) fn ratings<'a>(
         secrets.extend(findings.check(&path, secret::reference(folder)(node)));
     }
     let max_bytes = section.optional("max_bytes", bytes_in(MIB..=1 << 40)).unwrap_or(1 << 30);
-    let unnamed = section.optional("unnamed_per_generation", number(0..=1_000_000)).unwrap_or(16);
+    let unnamed = section.optional("unnamed_per_generation", number(0..=1_000_000)).unwrap_or(10_000);
     let days = HOUR..=HOUR * 24 * 3650;
     let rate_within = section.optional("rate_within", duration_in(days.clone())).unwrap_or(HOUR * 24 * 30);
     let keep = section.optional("keep", duration_in(days)).unwrap_or(HOUR * 24 * 60);

@@ -78,7 +78,7 @@ impl Config {
             folder: folder.into(),
             source: "/tenantry".to_owned(),
             max_bytes: 1 << 30,
-            most_unnamed: 16,
+            most_unnamed: 10_000,
             rate_within: 30 * DAY,
             keep: 60 * DAY,
             max_content_bytes: 512 * 1024,

@@ -23,7 +23,7 @@ use crate::support::{Server, quickstart_like};
 fn rated(folder: &Path) -> String {
     let events = folder.join("events");
     let sinks = format!(
-        "[ratings]\nfolder = {:?}\n[ratings.sinks.events]\nkind = \"file\"\nfolder = {events:?}\n",
+        "[ratings]\nfolder = {:?}\nunnamed_per_generation = 16\n[ratings.sinks.events]\nkind = \"file\"\nfolder = {events:?}\n",
         folder.join("spool")
     );
     let acme = "id = \"acme\"\nratings = { labels = [\"wrong\", \"off topic\"], keep_content = true }\n";
@@ -155,7 +155,7 @@ async fn an_array_is_recorded_whole_or_not_at_all() {
             (&json!("[2].generation_id"), &json!("generation_not_found"))
         );
 
-        // As many as may be without an end user: sixteen.
+        // Of those without an end user sixteen are taken here.
         let unnamed = json!({ "generation_id": id, "thumb": "down" });
         let many: Value = vec![unnamed.clone(); 15].into();
         assert_eq!(server.post("acme", "/v1/ratings", &many).await.status(), 200);
@@ -248,6 +248,7 @@ async fn ratings_come_over_grpc_one_by_one_and_as_a_stream() {
         let rating = |number: u32| RateRequest {
             generation_id: id.clone(),
             score: Some(1 + number % 5),
+            end_user: Some(format!("user {number}")),
             idempotency_key: Some(format!("key {number}")),
             ..RateRequest::default()
         };
