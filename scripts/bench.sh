@@ -12,7 +12,8 @@ need cargo cc python pip venv
 binary=${CARGO_TARGET_DIR:-target}/release/tenantry
 [ -x "$binary" ] || say "building; the first build takes several minutes"
 cargo build --release --locked --bin tenantry
-cargo build --release --locked --package tenantry-bench-admission --package tenantry-bench-guard
+cargo build --release --locked --package tenantry-bench-admission --package tenantry-bench-guard \
+    --package tenantry-bench-ratings
 if [ -z "$BASE_MODEL" ]; then
     BASE_MODEL=$(python3 scripts/base_model.py --data-dir "$DATA_DIR")
 fi
@@ -34,5 +35,7 @@ say "measuring; this takes several minutes"
     --model "$BASE_MODEL" --out load-tests/RESULTS.md
 "$venv/bin/python" load-tests/guard.py --binary "$binary" --inside "${binary%/*}/tenantry-bench-guard" \
     --model "$BASE_MODEL" --out load-tests/RESULTS.md
+"$venv/bin/python" load-tests/ratings.py --binary "$binary" --inside "${binary%/*}/tenantry-bench-ratings" \
+    --folder "$DATA_DIR" --out load-tests/RESULTS.md
 "$venv/bin/python" load-tests/neighbours.py --binary "$binary" --model "$BASE_MODEL" --out load-tests/RESULTS.md \
     --plot load-tests/neighbours.png

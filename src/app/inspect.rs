@@ -17,7 +17,11 @@ use super::drivers::{MAX_ADAPTER_BYTES, engine_config, precision};
 /// heads of the base models, and every adapter's artifact, which is checked
 /// against its base. Tells all problems at once.
 pub fn load(file: &Path) -> Result<Loaded, Problems> {
-    config::load(file, env::vars_os(), Heads::default())
+    let loaded = config::load(file, env::vars_os(), Heads::default())?;
+    match super::ratings::not_built(&loaded.config) {
+        Some(problem) => Err(problem.into()),
+        None => Ok(loaded),
+    }
 }
 
 /// As [`load`], of the file of `tenantry worker`.

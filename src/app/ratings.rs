@@ -7,12 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tenantry_ratings::{
-    Background, ContentPolicy, FileCompression, FileConfig, HttpConfig, KafkaConfig, Keys, NatsConfig, NatsLogin,
-    OpenError, Policy, Ratings, Rotation, SinkKind as Kind,
+    Background, ContentPolicy, FileCompression, FileConfig, HttpConfig, KAFKA_TLS, KafkaConfig, KafkaLogin, KafkaTls,
+    Keys, NatsConfig, NatsLogin, OpenError, Policy, Ratings, Rotation, SaslMechanism, SinkKind as Kind,
 };
 
 use super::StartError;
-use crate::config::{Config, RatingsConfig, SecretRef, SinkConfig, SinkKind};
+use crate::config::{self, Compression, Config, Mechanism, Problem, RatingsConfig, SecretRef, SinkConfig, SinkKind};
 use crate::types::TenantId;
 
 /// Gateways on one data_dir.
@@ -49,6 +49,7 @@ async fn open_in(settings: &RatingsConfig, folder: &Path, keys: Keys) -> Result<
     let mut opened = tenantry_ratings::Config::new(folder);
     opened.source.clone_from(&settings.source);
     opened.max_bytes = settings.max_bytes;
+    opened.most_unnamed = settings.unnamed_per_generation;
     opened.rate_within = settings.rate_within;
     opened.keep = settings.keep;
     opened.max_content_bytes = settings.max_content_bytes;
@@ -105,17 +106,25 @@ fn sink(kind: &SinkKind) -> Result<Kind, String> {
     let optional = |secret: &Option<SecretRef>| secret.as_ref().map(SecretRef::read).transpose();
     Ok(match kind {
         SinkKind::Stdout => Kind::Stdout,
-        SinkKind::File { folder, rotate_bytes, rotate_after, gzip } => Kind::File(FileConfig {
+        SinkKind::File { folder, rotate_bytes, rotate_after, compression } => Kind::File(FileConfig {
             folder: folder.clone(),
             rotation: Rotation {
                 bytes: *rotate_bytes,
                 age: *rotate_after,
-                compression: if *gzip { FileCompression::Gzip } else { FileCompression::None },
+                compression: match compression {
+                    Compression::None => FileCompression::None,
+                    Compression::Gzip => FileCompression::Gzip,
+                    Compression::Zstd => FileCompression::Zstd,
+                },
             },
         }),
-        SinkKind::Http { url, key, timeout } => {
-            Kind::Http(HttpConfig { url: url.read()?, keys: vec![key.read()?], headers: Vec::new(), timeout: *timeout })
-        }
+        SinkKind::Http { url, key, timeout, batch } => Kind::Http(HttpConfig {
+            url: url.read()?,
+            keys: vec![key.read()?],
+            headers: Vec::new(),
+            timeout: *timeout,
+            batch: *batch,
+        }),
         SinkKind::Nats { servers, subject, stream, token, credentials } => Kind::Nats(NatsConfig {
             servers: servers.read()?,
             subject: subject.clone(),
@@ -126,14 +135,47 @@ fn sink(kind: &SinkKind) -> Result<Kind, String> {
                 (None, None) => NatsLogin::None,
             },
         }),
-        SinkKind::Kafka { brokers, topic, options } => Kind::Kafka(KafkaConfig {
+        SinkKind::Kafka { brokers, topic, tls, login, options } => Kind::Kafka(KafkaConfig {
             brokers: brokers.clone(),
             topic: topic.clone(),
+            tls: tls.as_ref().map(kafka_tls).transpose()?,
+            login: login.as_ref().map(kafka_login).transpose()?,
             options: options
                 .iter()
                 .map(|(name, value)| Ok((name.clone(), value.read()?)))
                 .collect::<Result<_, String>>()?,
         }),
+    })
+}
+
+fn kafka_tls(tls: &config::KafkaTls) -> Result<KafkaTls, String> {
+    let identity = tls.identity.as_ref().map(|(certificate, key)| Ok::<_, String>((certificate.read()?, key.read()?)));
+    Ok(KafkaTls { ca: tls.ca.as_ref().map(SecretRef::read).transpose()?, identity: identity.transpose()? })
+}
+
+fn kafka_login(login: &config::KafkaLogin) -> Result<KafkaLogin, String> {
+    let mechanism = match login.mechanism {
+        Mechanism::Plain => SaslMechanism::Plain,
+        Mechanism::ScramSha256 => SaslMechanism::ScramSha256,
+        Mechanism::ScramSha512 => SaslMechanism::ScramSha512,
+    };
+    Ok(KafkaLogin { mechanism, username: login.username.read()?, password: login.password.read()? })
+}
+
+/// What the configuration asks for and this binary was built without.
+pub(super) fn not_built(config: &Config) -> Option<Problem> {
+    if KAFKA_TLS {
+        return None;
+    }
+    config.ratings.sinks.iter().find_map(|SinkConfig { name, kind }| {
+        let SinkKind::Kafka { tls, login, .. } = kind else { return None };
+        let (key, what) = match (tls, login) {
+            (Some(_), _) => ("tls", "TLS"),
+            (None, Some(login)) if login.mechanism != Mechanism::Plain => ("mechanism", "SCRAM"),
+            _ => return None,
+        };
+        let message = format!("this binary speaks no {what} to Kafka: build it with `--features kafka-tls`");
+        Some(config.problem(&format!("ratings.sinks.{name}.{key}"), message))
     })
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use tenantry_guard::{self as guard, Category, Encoder, EncoderScore, Linear, Normalised, THRESHOLD, combined};
 
-use super::Failure;
+use super::{Failure, note};
 
 /// Lines that are judged together, by all threads.
 const TOGETHER: usize = 4096;
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let stages = Stages { linear: Linear::embedded(), encoder, every };
     let written = |error: io::Error| Failure::Other(format!("cannot write the verdicts: {error}"));
     let (mut lines, mut out) = (io::stdin().lock().lines(), io::BufWriter::new(io::stdout().lock()));
-    let mut before = 0;
+    let (mut before, mut bad) = (0, 0_u64);
     loop {
         let some: Vec<String> = lines
             .by_ref()
@@ -78,16 +78,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             .collect::<io::Result<_>>()
             .map_err(|error| Failure::Other(format!("cannot read the texts: {error}")))?;
         if some.is_empty() {
-            return out.flush().map_err(written);
+            out.flush().map_err(written)?;
+            return match bad {
+                0 => Ok(()),
+                1 => Err(Failure::Other("one line could not be judged".to_owned())),
+                bad => Err(Failure::Other(format!("{bad} lines could not be judged"))),
+            };
         }
         let verdicts = judged(&stages, &some);
         for (number, verdict) in verdicts.into_iter().enumerate() {
             match verdict {
                 Ok(line) => writeln!(out, "{line}").map_err(written)?,
                 Err(why) => {
-                    // What was judged before it is not lost.
-                    out.flush().map_err(written)?;
-                    return Err(Failure::Other(format!("line {}: {why}", before + number + 1)));
+                    bad += 1;
+                    note(&format!("line {}: {why}", before + number + 1));
                 }
             }
         }

@@ -21,12 +21,15 @@ pub(crate) struct Arguments {
     command: Command,
 }
 
+/// Where the spool is by default, and where `make run` has it.
+const USUAL: [&str; 2] = ["tenantry-data/ratings", ".tenantry/data/ratings"];
+
 #[derive(Debug, Args)]
 struct Spool {
     /// The gateway's configuration, which says where its spool is
-    #[arg(long, value_name = "FILE", conflicts_with = "spool", required_unless_present = "spool")]
+    #[arg(long, value_name = "FILE", conflicts_with = "spool")]
     config: Option<PathBuf>,
-    /// The spool's folder
+    /// The spool's folder; by default tenantry-data/ratings, or the quickstart's, here
     #[arg(long, value_name = "FOLDER")]
     spool: Option<PathBuf>,
     /// Of one tenant alone
@@ -85,16 +88,33 @@ enum Format {
 // === impl Spool ===
 
 impl Spool {
-    fn open(&self) -> Result<(Reader, Option<TenantId>), Failure> {
-        let folder = match (&self.spool, &self.config) {
-            (Some(folder), _) => folder.clone(),
-            (None, Some(file)) => app::load(file)?.config.ratings.folder,
-            (None, None) => return Err(Failure::Other("give --config or --spool".to_owned())),
+    async fn open(&self) -> Result<(Reader, Option<TenantId>), Failure> {
+        let tenant = self.tenant.as_deref().map(TenantId::new);
+        let (folder, known) = match (&self.spool, &self.config) {
+            (Some(folder), _) => (folder.clone(), false),
+            (None, Some(file)) => {
+                let config = app::load(file)?.config;
+                let known = tenant.as_ref().is_some_and(|id| config.tenants.iter().any(|tenant| tenant.id == *id));
+                (config.ratings.folder, known)
+            }
+            (None, None) => {
+                let here = USUAL.iter().map(PathBuf::from).find(|folder| folder.is_dir());
+                let none = || format!("neither {} nor {} is here: give --config or --spool", USUAL[0], USUAL[1]);
+                (here.ok_or_else(|| Failure::Other(none()))?, false)
+            }
         };
         if !folder.is_dir() {
             return Err(Failure::Other(format!("{}: there is no spool", folder.display())));
         }
-        Ok((Reader::open(&folder), self.tenant.as_deref().map(TenantId::new)))
+        let reader = Reader::open(&folder);
+        if let Some(tenant) = &tenant
+            && !known
+            && !reader.knows(tenant).await.map_err(other)?
+        {
+            let place = self.config.as_ref().filter(|_| self.spool.is_none()).unwrap_or(&folder).display();
+            return Err(Failure::Other(format!("{place}: knows no tenant `{tenant}`")));
+        }
+        Ok((reader, tenant))
     }
 }
 
@@ -104,11 +124,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         match arguments.command {
             Command::Tail { spool, all, generations } => tail(&spool, all, generations).await,
             Command::Export { spool, since, until, min_score, format, out } => {
-                let (reader, tenant) = spool.open()?;
+                let (reader, tenant) = spool.open().await?;
                 export(&reader, Export { tenant, since, until, min_score }, format, out).await
             }
             Command::Summary { spool, json } => {
-                let (reader, tenant) = spool.open()?;
+                let (reader, tenant) = spool.open().await?;
                 let summaries = reader.summary(tenant.as_ref()).await.map_err(other)?;
                 match json {
                     true => say(&serde_json::to_string(&summaries).map_err(other)?),
@@ -120,7 +140,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 async fn tail(spool: &Spool, all: bool, generations: bool) -> Result<(), Failure> {
-    let (reader, tenant) = spool.open()?;
+    let (reader, tenant) = spool.open().await?;
     let kinds: &[EventType] = if generations { &[] } else { &[EventType::Rated] };
     let from = if all { Position::Oldest } else { Position::Next };
     let mut tail = reader.tail(tenant, kinds, from);

@@ -143,6 +143,8 @@ pub struct RatingsConfig {
     /// The first signs; empty: a key of this gateway's own, in `folder`.
     pub secrets: Vec<SecretRef>,
     pub max_bytes: u64,
+    /// Ratings of one generation that name no end user.
+    pub unnamed_per_generation: u32,
     pub rate_within: Duration,
     pub keep: Duration,
     pub max_content_bytes: usize,
@@ -161,13 +163,15 @@ pub enum SinkKind {
         folder: PathBuf,
         rotate_bytes: u64,
         rotate_after: Duration,
-        gzip: bool,
+        compression: Compression,
     },
     Stdout,
     Http {
         url: SecretRef,
         key: SecretRef,
         timeout: Duration,
+        /// Events of one request.
+        batch: usize,
     },
     Nats {
         servers: SecretRef,
@@ -179,8 +183,41 @@ pub enum SinkKind {
     Kafka {
         brokers: String,
         topic: String,
+        tls: Option<KafkaTls>,
+        login: Option<KafkaLogin>,
         options: BTreeMap<String, SecretRef>,
     },
+}
+
+/// Of a file sink's older files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// PEM; without `ca` the machine's own certificates count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaTls {
+    pub ca: Option<SecretRef>,
+    /// The gateway's own certificate and its key.
+    pub identity: Option<(SecretRef, SecretRef)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaLogin {
+    pub mechanism: Mechanism,
+    pub username: SecretRef,
+    pub password: SecretRef,
+}
+
+/// Of SASL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
 }
 
 /// What ratings of a tenant may say, and what events keep of it.

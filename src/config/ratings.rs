@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::section::{Entry, Findings, Section, boolean, bytes_in, choice, duration_in, text};
+use super::section::{Entry, Findings, Section, boolean, bytes_in, choice, duration_in, number, text};
 use super::tree::Node;
 use super::validate::{Folder, id};
-use super::{RatedTenant, RatingsConfig, SecretRef, SinkConfig, SinkKind, secret, tree};
+use super::{
+    Compression, KafkaLogin, KafkaTls, Mechanism, RatedTenant, RatingsConfig, SecretRef, SinkConfig, SinkKind, secret,
+    tree,
+};
 
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -18,6 +21,10 @@ const KINDS: [(&str, Kind); 5] = [
     ("nats", Kind::Nats),
     ("kafka", Kind::Kafka),
 ];
+const COMPRESSIONS: [(&str, Compression); 3] =
+    [("gzip", Compression::Gzip), ("zstd", Compression::Zstd), ("none", Compression::None)];
+const MECHANISMS: [(&str, Mechanism); 3] =
+    [("plain", Mechanism::Plain), ("scram-sha-256", Mechanism::ScramSha256), ("scram-sha-512", Mechanism::ScramSha512)];
 /// Labels that a tenant may have, and bytes of each.
 const MOST_LABELS: usize = 1000;
 const LONGEST_LABEL: usize = 64;
@@ -45,6 +52,7 @@ pub(super) fn ratings<'a>(
         secrets.extend(findings.check(&path, secret::reference(folder)(node)));
     }
     let max_bytes = section.optional("max_bytes", bytes_in(MIB..=1 << 40)).unwrap_or(1 << 30);
+    let unnamed = section.optional("unnamed_per_generation", number(0..=1_000_000)).unwrap_or(10_000);
     let days = HOUR..=HOUR * 24 * 3650;
     let rate_within = section.optional("rate_within", duration_in(days.clone())).unwrap_or(HOUR * 24 * 30);
     let keep = section.optional("keep", duration_in(days)).unwrap_or(HOUR * 24 * 60);
@@ -73,6 +81,7 @@ pub(super) fn ratings<'a>(
         source,
         secrets,
         max_bytes,
+        unnamed_per_generation: unnamed as u32,
         rate_within,
         keep,
         max_content_bytes: longest as usize,
@@ -92,7 +101,7 @@ fn sink(name: &str, mut section: Section<'_>, folder: &Folder<'_>) -> Option<Sin
             rotate_after: section
                 .optional("rotate_after", duration_in(Duration::from_secs(1)..=HOUR * 24 * 365))
                 .unwrap_or(HOUR * 24),
-            gzip: section.optional("compression", choice(&[("gzip", true), ("none", false)])).unwrap_or(true),
+            compression: section.optional("compression", choice(&COMPRESSIONS)).unwrap_or(Compression::Gzip),
         },
         Kind::Http => SinkKind::Http {
             url: section.required("url", secret::reference(folder)).unwrap_or_else(nothing),
@@ -100,6 +109,7 @@ fn sink(name: &str, mut section: Section<'_>, folder: &Folder<'_>) -> Option<Sin
             timeout: section
                 .optional("timeout", duration_in(Duration::from_millis(100)..=Duration::from_secs(300)))
                 .unwrap_or(Duration::from_secs(10)),
+            batch: section.optional("batch", number(1..=256)).unwrap_or(1) as usize,
         },
         Kind::Nats => SinkKind::Nats {
             servers: section.required("servers", secret::reference(folder)).unwrap_or_else(nothing),
@@ -111,17 +121,45 @@ fn sink(name: &str, mut section: Section<'_>, folder: &Folder<'_>) -> Option<Sin
         Kind::Kafka => {
             let brokers = section.required("brokers", text).unwrap_or_default();
             let topic = section.optional("topic", text).unwrap_or_else(|| "tenantry-events".to_owned());
+            let tls = section.has("tls").then(|| kafka_tls(section.section("tls"), folder));
+            let login = kafka_login(&mut section, folder);
             let mut options = BTreeMap::new();
             for (option, entry) in section.named("options") {
                 if let Some(value) = section.check(&entry.path, secret::reference(folder)(entry.node)) {
                     options.insert(option.to_owned(), value);
                 }
             }
-            SinkKind::Kafka { brokers, topic, options }
+            SinkKind::Kafka { brokers, topic, tls, login, options }
         }
     };
     section.finish();
     Some(SinkConfig { name: name.to_owned(), kind })
+}
+
+fn kafka_tls(mut section: Section<'_>, folder: &Folder<'_>) -> KafkaTls {
+    let ca = section.optional("ca", secret::reference(folder));
+    let (certificate, key) = (section.has("certificate"), section.has("key"));
+    if certificate != key {
+        let (missing, other) = if key { ("certificate", "key") } else { ("key", "certificate") };
+        section.check::<()>(&section.child(missing), Err(format!("missing: `{other}` is of no use without it")));
+    }
+    let certificate = section.optional("certificate", secret::reference(folder));
+    let key = section.optional("key", secret::reference(folder));
+    section.finish();
+    KafkaTls { ca, identity: certificate.zip(key) }
+}
+
+fn kafka_login(section: &mut Section<'_>, folder: &Folder<'_>) -> Option<KafkaLogin> {
+    let (username, password) = (section.has("username"), section.has("password"));
+    if username != password {
+        let (missing, other) = if password { ("username", "password") } else { ("password", "username") };
+        section.check::<()>(&section.child(missing), Err(format!("missing: `{other}` is of no use without it")));
+    }
+    let username = section.optional("username", secret::reference(folder));
+    let password = section.optional("password", secret::reference(folder));
+    let mechanism = section.optional("mechanism", choice(&MECHANISMS)).unwrap_or(Mechanism::ScramSha512);
+    let (username, password) = username.zip(password)?;
+    Some(KafkaLogin { mechanism, username, password })
 }
 
 /// Which labels a tenant's ratings may have, and whether its texts are kept.
@@ -168,10 +206,16 @@ impl RatingsConfig {
                     let given = optional.filter_map(|(key, secret)| Some((key, secret.as_ref()?)));
                     [("servers", servers)].into_iter().chain(given).collect()
                 }
-                SinkKind::Kafka { options, .. } => {
-                    let path = tree::join(&path, "options");
+                SinkKind::Kafka { tls, login, options, .. } => {
+                    let (tls_path, path) = (tree::join(&path, "tls"), tree::join(&path, "options"));
                     all.extend(options.iter().map(|(name, secret)| (tree::join(&path, name), secret)));
-                    Vec::new()
+                    let identity = tls.iter().filter_map(|tls| tls.identity.as_ref());
+                    let of_tls = tls.iter().filter_map(|tls| Some(("ca", tls.ca.as_ref()?)));
+                    let of_tls = of_tls
+                        .chain(identity.flat_map(|(certificate, key)| [("certificate", certificate), ("key", key)]));
+                    all.extend(of_tls.map(|(key, secret)| (tree::join(&tls_path, key), secret)));
+                    let login = login.iter();
+                    login.flat_map(|it| [("username", &it.username), ("password", &it.password)]).collect()
                 }
             };
             all.extend(of.into_iter().map(|(key, secret)| (tree::join(&path, key), secret)));

@@ -256,6 +256,7 @@ fn rating_reading(ratings: &Ratings) -> RatingReading {
                 delivered: sink.delivered(),
                 retried: sink.retried(),
                 dead_lettered: sink.dead_lettered(),
+                restarts: sink.restarts(),
             })
             .collect(),
     }

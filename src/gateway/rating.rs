@@ -58,9 +58,8 @@ impl Gateway {
         self.ratings.as_ref()
     }
 
-    /// Records ratings, all at once: an answer means that they are on the disk, in their
-    /// order. Where one is refused those before it may have been recorded; sent again
-    /// with their idempotency keys they are recorded once.
+    /// Records ratings in their order, all of them or none: an answer means that they
+    /// are on the disk.
     ///
     /// # Errors
     ///
@@ -69,24 +68,8 @@ impl Gateway {
     pub async fn rate(&self, caller: &Caller, ratings: Vec<Rating>, several: bool) -> Result<Vec<Ack>, Error> {
         let Some(room) = &self.ratings else { return Err(off()) };
         let policy = self.live.load().rated(&caller.tenant.id);
-        for (at, rating) in ratings.iter().enumerate() {
-            if let Err(refusal) = rating.check(&policy.labels) {
-                room.refused();
-                return Err(refused(RateError::Invalid(refusal), at, several));
-            }
-        }
-        let now = SystemTime::now();
-        let recording = ratings.into_iter().map(|rating| room.rate(&caller.tenant.id, &policy, rating, now));
-        // Polled in their order, so that they are in the spool in it.
-        let recorded = futures_util::future::join_all(recording).await;
-        let (kept, all) = (recorded.iter().filter(|ack| ack.is_ok()).count(), recorded.len());
-        let each = recorded.into_iter().enumerate();
-        let acks = each.map(|(at, ack)| ack.map_err(|error| refused(error, at, several))).collect::<Result<_, _>>();
-        // Who sends all of them again has to know that some are there.
-        acks.map_err(|error: Error| match kept {
-            0 => error,
-            kept => error.with_note(&format!("{kept} of the {all} ratings were recorded.")),
-        })
+        let recorded = room.rate_all(&caller.tenant.id, &policy, ratings, SystemTime::now()).await;
+        recorded.map_err(|unrated| refused(unrated.why, unrated.at, several))
     }
 
     /// Notes a rating that could not be read.
@@ -275,7 +258,15 @@ fn refused(error: RateError, at: usize, several: bool) -> Error {
         }
         RateError::Spool(SpoolError::Full { retry_after }) => {
             let message = "No more ratings can be kept at the moment. Try again later.";
-            Error::new(ErrorKind::QueueFull, message).with_code("spool_full").with_retry_after(retry_after)
+            Error::new(ErrorKind::SpoolFull, message).with_retry_after(retry_after)
+        }
+        RateError::Spool(SpoolError::Unnamed { most, .. }) => {
+            let field = path("end_user");
+            let message = format!(
+                "{field}: the generation has {most} ratings without an end user, as many as it may have. Name the end \
+                 user: a later rating of the same one takes the place of the one before."
+            );
+            Error::new(ErrorKind::TooManyRatings, message).with_param(field)
         }
         RateError::Spool(SpoolError::Closed) => super::failure::shutting_down(),
         RateError::Spool(SpoolError::Failed(reason)) => {

@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::error;
 
+use crate::Metrics;
+use crate::config::Opened;
 use crate::shipper::{Ending, Notes, Shipper, dead_letters};
 use crate::spool::{Lock, Log, Spool, Writer};
-use crate::{Metrics, Sink};
 
 /// How often the oldest event's age is looked up, and what is past its time removed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Background {
     pub(crate) writer: Writer,
     pub(crate) _lock: Lock,
-    pub(crate) sinks: Vec<(String, Box<dyn Sink>)>,
+    pub(crate) sinks: Vec<Opened>,
     pub(crate) log: Log,
     pub(crate) spool: Spool,
     pub(crate) committed: watch::Receiver<i64>,
@@ -44,10 +45,12 @@ impl Background {
         let (tell_writer, writer_stops) = watch::channel(false);
         let (tell_shippers, until) = watch::channel(None);
         let mut shippers = JoinSet::new();
-        for ((name, sink), metrics) in self.sinks.into_iter().zip(self.metrics.sinks()) {
+        for (Opened { name, sink, again }, metrics) in self.sinks.into_iter().zip(self.metrics.sinks()) {
             let dead = dead_letters(&self.folder, &name);
             let shipper = Shipper {
                 sink,
+                again,
+                position: None,
                 log: self.log.clone(),
                 spool: self.spool.clone(),
                 committed: self.committed.clone(),

@@ -22,6 +22,9 @@ pub struct Config {
     /// What the spool may take, as texts of events and half a KiB for each.
     /// Ratings may use all of it, generations seven eighths.
     pub max_bytes: u64,
+    /// Ratings of one generation that name no end user: nobody knows whether they
+    /// are of one, so that they do not supersede each other.
+    pub most_unnamed: u32,
     /// How old a generation may be when it is rated.
     pub rate_within: Duration,
     /// How long events are kept for summaries and exports when every sink has
@@ -75,6 +78,7 @@ impl Config {
             folder: folder.into(),
             source: "/tenantry".to_owned(),
             max_bytes: 1 << 30,
+            most_unnamed: 10_000,
             rate_within: 30 * DAY,
             keep: 60 * DAY,
             max_content_bytes: 512 * 1024,
@@ -104,7 +108,7 @@ impl Keys {
 // === impl SinkConfig ===
 
 impl SinkConfig {
-    pub(crate) fn open(self, others: &[String]) -> Result<(String, Box<dyn Sink>), OpenError> {
+    pub(crate) fn open(self, others: &[String]) -> Result<Opened, OpenError> {
         let name = self.name;
         let wrong = |why: String| OpenError::Sink { name: name.clone(), why };
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -114,21 +118,50 @@ impl SinkConfig {
         if others.contains(&name) {
             return Err(wrong("another sink has this name".to_owned()));
         }
-        let sink: Box<dyn Sink> = match self.kind {
-            SinkKind::File(config) => Box::new(FileSink::new(&config)),
-            SinkKind::Stdout => Box::new(Stdout::new()),
-            SinkKind::Http(config) => Box::new(HttpSink::new(&config).map_err(wrong)?),
-            #[cfg(feature = "nats")]
-            SinkKind::Nats(config) => Box::new(NatsSink::new(config).map_err(wrong)?),
-            #[cfg(feature = "kafka")]
-            SinkKind::Kafka(config) => Box::new(KafkaSink::new(config).map_err(wrong)?),
-            SinkKind::Custom(sink) => sink,
-        };
-        Ok((name, sink))
+        let again = self.kind.again();
+        let sink = self.kind.open().map_err(wrong)?;
+        Ok(Opened { name, sink, again })
     }
 }
 
+/// A sink, and what another one like it is made of.
+pub(crate) struct Opened {
+    pub(crate) name: String,
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) again: Option<SinkKind>,
+}
+
 // === impl SinkKind ===
+
+impl SinkKind {
+    /// The same once more; not of a sink that came made.
+    pub(crate) fn again(&self) -> Option<Self> {
+        Some(match self {
+            Self::File(config) => Self::File(config.clone()),
+            Self::Stdout => Self::Stdout,
+            Self::Http(config) => Self::Http(config.clone()),
+            #[cfg(feature = "nats")]
+            Self::Nats(config) => Self::Nats(config.clone()),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(config) => Self::Kafka(config.clone()),
+            Self::Custom(_) => return None,
+        })
+    }
+
+    /// The error says what of the configuration is wrong, without secrets.
+    pub(crate) fn open(self) -> Result<Box<dyn Sink>, String> {
+        Ok(match self {
+            Self::File(config) => Box::new(FileSink::new(&config)),
+            Self::Stdout => Box::new(Stdout::new()),
+            Self::Http(config) => Box::new(HttpSink::new(&config)?),
+            #[cfg(feature = "nats")]
+            Self::Nats(config) => Box::new(NatsSink::new(config)?),
+            #[cfg(feature = "kafka")]
+            Self::Kafka(config) => Box::new(KafkaSink::new(config)?),
+            Self::Custom(sink) => sink,
+        })
+    }
+}
 
 impl fmt::Debug for SinkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

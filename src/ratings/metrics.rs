@@ -14,6 +14,8 @@ pub enum Reason {
     Expired,
     /// A field is out of its bounds.
     Invalid,
+    /// The generation has as many ratings without an end user as it may.
+    Unnamed,
     /// The spool or its disk is full.
     Full,
     /// The spool failed, or is closed.
@@ -41,6 +43,7 @@ pub struct SinkMetrics {
     delivered: AtomicU64,
     retried: AtomicU64,
     dead_lettered: AtomicU64,
+    restarts: AtomicU64,
     /// 1 while the breaker is open.
     open: AtomicU64,
 }
@@ -48,7 +51,8 @@ pub struct SinkMetrics {
 // === impl Reason ===
 
 impl Reason {
-    pub const ALL: [Self; 6] = [Self::Malformed, Self::Unknown, Self::Expired, Self::Invalid, Self::Full, Self::Failed];
+    pub const ALL: [Self; 7] =
+        [Self::Malformed, Self::Unknown, Self::Expired, Self::Invalid, Self::Unnamed, Self::Full, Self::Failed];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,7 +60,8 @@ impl Reason {
             Self::Unknown => "unknown",
             Self::Expired => "expired",
             Self::Invalid => "invalid",
-            Self::Full => "full",
+            Self::Unnamed => "unnamed",
+            Self::Full => "spool_full",
             Self::Failed => "failed",
         }
     }
@@ -72,6 +77,7 @@ impl Metrics {
                 delivered: AtomicU64::new(0),
                 retried: AtomicU64::new(0),
                 dead_lettered: AtomicU64::new(0),
+                restarts: AtomicU64::new(0),
                 open: AtomicU64::new(0),
             })
         };
@@ -127,8 +133,8 @@ impl Metrics {
         if duplicate { &self.duplicates } else { &self.accepted }.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn refuse(&self, reason: Reason) {
-        self.refused[reason as usize].fetch_add(1, Relaxed);
+    pub(crate) fn refuse(&self, reason: Reason, ratings: u64) {
+        self.refused[reason as usize].fetch_add(ratings, Relaxed);
     }
 
     pub(crate) fn noted(&self) {
@@ -171,6 +177,11 @@ impl SinkMetrics {
         self.dead_lettered.load(Relaxed)
     }
 
+    /// How often it was begun again after a panic.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Relaxed)
+    }
+
     /// Whether the sink fails again and again, and is tried with single events.
     pub fn is_open(&self) -> bool {
         self.open.load(Relaxed) != 0
@@ -186,6 +197,10 @@ impl SinkMetrics {
 
     pub(crate) fn dead_letter(&self) {
         self.dead_lettered.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn restart(&self) {
+        self.restarts.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn breaker(&self, open: bool) {

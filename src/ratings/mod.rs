@@ -15,6 +15,9 @@
 //!
 //! This crate knows nothing of HTTP, gRPC or the gateway.
 
+/// Whether Kafka may be spoken to over TLS, and with SCRAM, which needs the same library.
+pub const KAFKA_TLS: bool = cfg!(feature = "kafka-tls");
+
 mod background;
 mod breaker;
 mod config;
@@ -37,7 +40,7 @@ pub use metrics::{Metrics, Reason, SinkMetrics};
 pub use rating::{
     LONGEST_COMMENT, LONGEST_CORRECTION, LONGEST_END_USER, LONGEST_IDEMPOTENCY_KEY, MOST_LABELS, Rating, Refusal, Thumb,
 };
-pub use ratings::{Ack, Policy, RateError, Ratings, Status};
+pub use ratings::{Ack, Policy, RateError, Ratings, Status, Unrated};
 #[cfg(feature = "parquet")]
 pub use read::write_parquet;
 pub use read::{
@@ -46,7 +49,7 @@ pub use read::{
 pub use sinks::file::FileConfig;
 pub use sinks::http::HttpConfig;
 #[cfg(feature = "kafka")]
-pub use sinks::kafka::KafkaConfig;
+pub use sinks::kafka::{KafkaConfig, KafkaLogin, KafkaTls, SaslMechanism};
 pub use sinks::lines::{FileCompression, Rotation};
 #[cfg(feature = "nats")]
 pub use sinks::nats::{NatsConfig, NatsLogin};

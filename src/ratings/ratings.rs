@@ -31,6 +31,14 @@ struct Inner {
     max_content_bytes: usize,
 }
 
+/// Which of some ratings is at fault that none was recorded, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("[{at}]: {why}")]
+pub struct Unrated {
+    pub at: usize,
+    pub why: RateError,
+}
+
 /// What a tenant's configuration says of ratings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -75,14 +83,15 @@ impl Ratings {
         let mut names = Vec::new();
         let mut sinks = Vec::new();
         for sink in config.sinks {
-            let (name, sink) = sink.open(&names)?;
-            names.push(name.clone());
-            sinks.push((name, sink));
+            let sink = sink.open(&names)?;
+            names.push(sink.name.clone());
+            sinks.push(sink);
         }
         let metrics = Arc::new(Metrics::of_sinks(&names));
         let opening = Opening {
             folder: &config.folder,
             max_bytes: config.max_bytes,
+            most_unnamed: config.most_unnamed,
             source: &config.source,
             sinks: names,
             metrics: metrics.clone(),
@@ -127,10 +136,23 @@ impl Ratings {
         rating: Rating,
         now: SystemTime,
     ) -> Result<Ack, RateError> {
-        let recorded = self.try_rate(tenant, policy, rating, now).await;
+        let acks = self.rate_all(tenant, policy, vec![rating], now).await.map_err(|unrated| unrated.why)?;
+        Ok(acks.into_iter().next().expect("one was recorded"))
+    }
+
+    /// Records ratings in their order: all of them, or none where one is refused.
+    pub async fn rate_all(
+        &self,
+        tenant: &TenantId,
+        policy: &Policy,
+        ratings: Vec<Rating>,
+        now: SystemTime,
+    ) -> Result<Vec<Ack>, Unrated> {
+        let count = ratings.len();
+        let recorded = self.try_rate(tenant, policy, ratings, now).await;
         match &recorded {
-            Ok(ack) => self.0.metrics.recorded(ack.status == Status::Duplicate),
-            Err(error) => self.0.metrics.refuse(error.reason()),
+            Ok(acks) => acks.iter().for_each(|ack| self.0.metrics.recorded(ack.status == Status::Duplicate)),
+            Err(unrated) => self.0.metrics.refuse(unrated.why.reason(), count as u64),
         }
         recorded
     }
@@ -139,25 +161,31 @@ impl Ratings {
         &self,
         tenant: &TenantId,
         policy: &Policy,
-        mut rating: Rating,
+        ratings: Vec<Rating>,
         now: SystemTime,
-    ) -> Result<Ack, RateError> {
-        rating.check(&policy.labels).map_err(RateError::Invalid)?;
+    ) -> Result<Vec<Ack>, Unrated> {
         let keys = &self.0.keys;
-        let verified = keys.generations.verify(&rating.generation_id, tenant, now, self.0.rate_within);
-        verified.map_err(RateError::Generation)?;
-        rating.end_user = rating.end_user.map(|name| keys.hasher.end_user(tenant, &name));
-        let id = format!("rat_{}", Ulid::generate());
-        let new = NewRating { id, tenant: tenant.clone(), at: now, rating };
-        let recorded = self.0.spool.rating(new).await.map_err(RateError::Spool)?;
-        let status = if recorded.duplicate { Status::Duplicate } else { Status::Recorded };
-        Ok(Ack { id: recorded.id, status })
+        let new = |(at, mut rating): (usize, Rating)| {
+            let unrated = |why| Unrated { at, why };
+            rating.check(&policy.labels).map_err(|refusal| unrated(RateError::Invalid(refusal)))?;
+            let verified = keys.generations.verify(&rating.generation_id, tenant, now, self.0.rate_within);
+            verified.map_err(|error| unrated(RateError::Generation(error)))?;
+            rating.end_user = rating.end_user.map(|name| keys.hasher.end_user(tenant, &name));
+            Ok(NewRating { id: format!("rat_{}", Ulid::generate()), tenant: tenant.clone(), at: now, rating })
+        };
+        let new: Vec<NewRating> = ratings.into_iter().enumerate().map(new).collect::<Result<_, _>>()?;
+        let recorded = self.0.spool.ratings(new).await.map_err(|error| match error {
+            SpoolError::Unnamed { at, .. } => Unrated { at, why: RateError::Spool(error) },
+            error => Unrated { at: 0, why: RateError::Spool(error) },
+        })?;
+        let status = |duplicate| if duplicate { Status::Duplicate } else { Status::Recorded };
+        Ok(recorded.into_iter().map(|it| Ack { id: it.id, status: status(it.duplicate) }).collect())
     }
 
     /// Notes a refusal that was found before [`rate`](Self::rate) was asked,
     /// such as a rating that could not be parsed.
     pub fn refused(&self) {
-        self.0.metrics.refuse(Reason::Invalid);
+        self.0.metrics.refuse(Reason::Invalid, 1);
     }
 
     /// Notes a generation that ended. Never waits; where there is no room the
@@ -238,6 +266,7 @@ impl RateError {
             Self::Generation(IdError::Expired) => Reason::Expired,
             Self::Invalid(_) => Reason::Invalid,
             Self::Spool(SpoolError::Full { .. }) => Reason::Full,
+            Self::Spool(SpoolError::Unnamed { .. }) => Reason::Unnamed,
             Self::Spool(SpoolError::Failed(_) | SpoolError::Closed) => Reason::Failed,
         }
     }

@@ -6,15 +6,19 @@
 //! before it is with the sink, or in the sink's file of dead letters. Where a
 //! sink fails for one tenant alone, the others' events go on to the end of a batch.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::SinkKind;
 use crate::breaker::Breaker;
 use crate::event::time;
 use crate::metrics::SinkMetrics;
@@ -30,6 +34,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shipper {
     pub(crate) sink: Box<dyn Sink>,
+    /// What another one is made of, when this one is not to be trusted any more.
+    pub(crate) again: Option<SinkKind>,
+    /// `None`: as it was noted in the spool.
+    pub(crate) position: Option<i64>,
     pub(crate) log: Log,
     pub(crate) spool: Spool,
     pub(crate) committed: watch::Receiver<i64>,
@@ -66,7 +74,7 @@ impl Shipper {
     /// Ships until the end: as far as it comes before the deadline.
     pub(crate) async fn run(mut self, ending: Ending) {
         tokio::select! {
-            () = self.ship(ending.clone()) => {}
+            () = self.keep_shipping(ending.clone()) => {}
             () = ending.deadline() => {
                 warn!(sink = self.notes.name, "what the sink did not take is sent after the next start");
             }
@@ -75,9 +83,27 @@ impl Shipper {
         let _ = timeout(AGAIN, self.sink.close()).await;
     }
 
-    async fn ship(&mut self, mut ending: Ending) {
+    /// A panic is a bug in a sink or in its library: it goes on with a new sink
+    /// where the last one was, later and later.
+    async fn keep_shipping(&mut self, ending: Ending) {
         let mut breaker = Breaker::default();
+        loop {
+            let shipped = AssertUnwindSafe(self.ship(ending.clone(), &mut breaker)).catch_unwind().await;
+            let Err(panic) = shipped else { return };
+            self.notes.panicked(&mut breaker, &what_panicked(&*panic)).await;
+            match self.again.as_ref().and_then(SinkKind::again).map(SinkKind::open) {
+                Some(Ok(sink)) => self.sink = sink,
+                Some(Err(why)) => error!(sink = self.notes.name, why, "the sink could not be made again"),
+                None => {}
+            }
+        }
+    }
+
+    async fn ship(&mut self, mut ending: Ending, breaker: &mut Breaker) {
         let mut position = loop {
+            if let Some(position) = self.position {
+                break position;
+            }
             match self.log.position(&self.notes.name).await {
                 Ok(position) => break position,
                 Err(error) => self.notes.unreadable(&error).await,
@@ -105,8 +131,9 @@ impl Shipper {
                 }
                 continue;
             };
-            self.deliver(batch, &mut breaker).await;
+            self.deliver(batch, breaker).await;
             position = last;
+            self.position = Some(last);
             // Where the writer is gone, some events come twice after the next start.
             self.spool.moved(&self.notes.name, position).await;
         }
@@ -194,10 +221,21 @@ impl Notes {
         sleep(pause).await;
     }
 
+    async fn panicked(&self, breaker: &mut Breaker, why: &str) {
+        error!(sink = self.name, why, "the sink panicked and is begun again");
+        self.metrics.restart();
+        self.failed(breaker, why, None).await;
+    }
+
     async fn unreadable(&self, error: &sqlx::Error) {
         error!(sink = self.name, %error, "the spool cannot be read");
         sleep(AGAIN).await;
     }
+}
+
+fn what_panicked(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned()
 }
 
 /// A sink's file of dead letters.

@@ -27,6 +27,8 @@ pub struct SinkReading {
     pub delivered: u64,
     pub retried: u64,
     pub dead_lettered: u64,
+    /// After a panic.
+    pub restarts: u64,
 }
 
 pub(super) struct RatingMetrics {
@@ -38,6 +40,7 @@ pub(super) struct RatingMetrics {
     delivered: Family<SinkLabels, Counter>,
     retried: Family<SinkLabels, Counter>,
     dead_lettered: Family<SinkLabels, Counter>,
+    restarts: Family<SinkLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -58,6 +61,7 @@ impl RatingMetrics {
             delivered: Family::default(),
             retried: Family::default(),
             dead_lettered: Family::default(),
+            restarts: Family::default(),
         };
         registry.register("ratings", "Ratings by what became of them", metrics.ratings.clone());
         registry.register(
@@ -81,6 +85,7 @@ impl RatingMetrics {
         registry.register("sink_delivered", "Events that a sink has", metrics.delivered.clone());
         registry.register("sink_retried", "Deliveries that were tried again", metrics.retried.clone());
         registry.register("sink_dead_lettered", "Events that a sink refused", metrics.dead_lettered.clone());
+        registry.register("sink_restarts", "Sinks begun again after a panic", metrics.restarts.clone());
         metrics
     }
 
@@ -99,11 +104,14 @@ impl RatingMetrics {
         ] {
             gauge.set(i64::try_from(*value).unwrap_or(i64::MAX));
         }
-        for SinkReading { sink, delivered, retried, dead_lettered } in sinks {
+        for SinkReading { sink, delivered, retried, dead_lettered, restarts } in sinks {
             let labels = SinkLabels { sink: sink.clone() };
-            for (family, total) in
-                [(&self.delivered, delivered), (&self.retried, retried), (&self.dead_lettered, dead_lettered)]
-            {
+            for (family, total) in [
+                (&self.delivered, delivered),
+                (&self.retried, retried),
+                (&self.dead_lettered, dead_lettered),
+                (&self.restarts, restarts),
+            ] {
                 raise(&family.get_or_create(&labels), *total);
             }
         }

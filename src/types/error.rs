@@ -28,6 +28,10 @@ pub enum ErrorKind {
     BodyTooLarge,
     /// A limit of the tenant was hit.
     LimitExceeded(Limit),
+    /// The generation has as many ratings as it may.
+    TooManyRatings,
+    /// Ratings find no room on the disk.
+    SpoolFull,
     QueueFull,
     QueueTimeout,
     NoWorker,
@@ -56,6 +60,8 @@ impl ErrorKind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTooLarge => "request_too_large",
             Self::LimitExceeded(_) => "rate_limit_exceeded",
+            Self::TooManyRatings => "too_many_ratings",
+            Self::SpoolFull => "spool_full",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::NoWorker => "no_worker",
@@ -135,12 +141,6 @@ impl Error {
 
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
-        self
-    }
-
-    /// More for the tenant to read, behind the message.
-    pub fn with_note(mut self, note: &str) -> Self {
-        self.0.message = format!("{} {note}", self.0.message).into();
         self
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sha2::Digest;
 use tokio::process::Command;
 
+use crate::support::process::free_port;
 use crate::support::{Server, quickstart_like, repository, scratch};
 
 /// Runs a client to its end; its output is shown where it fails.
@@ -73,12 +74,8 @@ async fn the_playground_in_a_browser() {
     let _timed = crate::support::timed().await;
     Server::with(|server: Arc<Server>| async move {
         let shots = scratch("playground");
-        let mut command = Command::new("node");
-        command.arg(repository("tests/clients/browser/playground.mjs"));
-        command.arg(server.url("")).arg("sk-demo-acme").arg(&shots);
-        if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
-            command.env("CHROMIUM", chromium);
-        }
+        let mut command = browser("playground.mjs", &server);
+        command.arg(&shots);
         run(command).await;
     })
     .await;
@@ -99,14 +96,33 @@ async fn the_status_page_in_a_browser() {
     .replace("[ops]\n", &format!("[ops]\nadmin_key = {{ sha256 = \"{digest}\" }}\n"))
     .replace(acme, &format!("[tenants.limits]\nrequests_per_minute = 5\n{acme}"));
     Server::with_config(&config, |server: Arc<Server>| async move {
-        let mut command = Command::new("node");
-        command.arg(repository("tests/clients/browser/status.mjs"));
-        command.arg(format!("http://{}", server.addresses().ops)).arg(server.url(""));
-        command.arg("sk-demo-acme").arg(key).arg(scratch("status"));
-        if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
-            command.env("CHROMIUM", chromium);
-        }
+        let mut command = browser("status.mjs", &server);
+        command.arg(format!("http://{}", server.addresses().ops)).arg(key).arg(scratch("status"));
         run(command).await;
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_origin_rates_in_a_browser() {
+    let _timed = crate::support::timed().await;
+    let page = free_port();
+    let cors = format!("[server.cors]\nallow_origins = [\"http://127.0.0.1:{page}\"]\n");
+    Server::with_config(&quickstart_like(&cors), |server: Arc<Server>| async move {
+        let mut command = browser("ratings.mjs", &server);
+        command.arg(page.to_string());
+        run(command).await;
+    })
+    .await;
+}
+
+/// A script that drives a browser, as acme.
+fn browser(script: &str, server: &Server) -> Command {
+    let mut command = Command::new("node");
+    command.arg(repository("tests/clients/browser").join(script));
+    command.arg(server.url("")).arg("sk-demo-acme");
+    if let Some(chromium) = std::env::var_os("TENANTRY_TEST_CHROMIUM") {
+        command.env("CHROMIUM", chromium);
+    }
+    command
 }

@@ -1,6 +1,11 @@
 //! Ratings over the real gateway: taken over HTTP and gRPC, joined with their
 //! generations in the log, and there after a restart.
 
+mod crash;
+mod disk;
+mod outside;
+mod torn;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +14,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
+use crate::cli::{tenantry, text};
 use crate::grpc::client::RateRequest;
 use crate::grpc::client::ratings_client::RatingsClient;
 use crate::support::{Server, quickstart_like};
@@ -17,7 +23,7 @@ use crate::support::{Server, quickstart_like};
 fn rated(folder: &Path) -> String {
     let events = folder.join("events");
     let sinks = format!(
-        "[ratings]\nfolder = {:?}\n[ratings.sinks.events]\nkind = \"file\"\nfolder = {events:?}\n",
+        "[ratings]\nfolder = {:?}\nunnamed_per_generation = 16\n[ratings.sinks.events]\nkind = \"file\"\nfolder = {events:?}\n",
         folder.join("spool")
     );
     let acme = "id = \"acme\"\nratings = { labels = [\"wrong\", \"off topic\"], keep_content = true }\n";
@@ -135,6 +141,82 @@ async fn what_cannot_be_recorded_is_refused_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_array_is_recorded_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Server::with_config(&rated(folder.path()), |server| async move {
+        let id = generation(&server, "acme").await;
+        let by = |user: &str| json!({ "generation_id": id, "thumb": "up", "end_user": user });
+        let forged = format!("{}0000000000000000", &id[..id.len() - 16]);
+        let bad = json!([by("ann"), by("bob"), { "generation_id": forged, "thumb": "up" }]);
+        let response = server.post("acme", "/v1/ratings", &bad).await;
+        let error: Value = response.json().await.expect("JSON");
+        assert_eq!(
+            (&error["error"]["param"], &error["error"]["code"]),
+            (&json!("[2].generation_id"), &json!("generation_not_found"))
+        );
+
+        // Of those without an end user sixteen are taken here.
+        let unnamed = json!({ "generation_id": id, "thumb": "down" });
+        let many: Value = vec![unnamed.clone(); 15].into();
+        assert_eq!(server.post("acme", "/v1/ratings", &many).await.status(), 200);
+        let two = json!([unnamed, unnamed]);
+        let response = server.post("acme", "/v1/ratings", &two).await;
+        assert_eq!(response.status(), 409);
+        assert_eq!(response.headers()["x-should-retry"], "false");
+        let error: Value = response.json().await.expect("JSON");
+        let error = &error["error"];
+        assert_eq!((&error["param"], &error["code"]), (&json!("[1].end_user"), &json!("too_many_ratings")));
+        let message = error["message"].as_str().expect("a text");
+        assert!(message.contains("has 16 ratings without an end user"), "{message}");
+        assert_eq!(server.post("acme", "/v1/ratings", &unnamed).await.status(), 200, "the sixteenth was not taken");
+        assert_eq!(server.post("acme", "/v1/ratings", &unnamed).await.status(), 409);
+        assert_eq!(server.post("acme", "/v1/ratings", &by("ann")).await.status(), 200);
+
+        let events = events(folder.path(), 18).await;
+        assert_eq!(events.len(), 18, "of the refused arrays nothing was recorded");
+        let (_, metrics) = server.ops("/metrics").await;
+        for line in ["{outcome=\"recorded\"} 17", "{outcome=\"unknown\"} 3", "{outcome=\"unnamed\"} 3"] {
+            assert!(metrics.contains(&format!("tenantry_ratings_total{line}")), "{line} is missing of {metrics}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn summaries_know_their_tenants() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Server::with_config(&rated(folder.path()), |server| async move {
+        let id = generation(&server, "acme").await;
+        let rating = json!({ "generation_id": id, "thumb": "up", "end_user": "ann" });
+        assert_eq!(server.post("acme", "/v1/ratings", &rating).await.status(), 200);
+        events(folder.path(), 2).await;
+        let spool = folder.path().join("spool");
+        let spool = spool.to_str().expect("UTF-8");
+        let summary = |tenant: &str| tenantry(&["ratings", "summary", "--spool", spool, "--tenant", tenant], "");
+        let known = summary("acme");
+        assert!(known.status.success(), "{}", text(&known.stderr));
+        assert!(text(&known.stdout).contains("up 100 % (21 % to 100 %)"), "{}", text(&known.stdout));
+        let unknown = summary("nope");
+        assert_eq!((unknown.status.code(), text(&unknown.stdout)), (Some(1), ""));
+        assert!(text(&unknown.stderr).contains("knows no tenant `nope`"), "{}", text(&unknown.stderr));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_judges_no_generation_cannot_be_rated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    Server::with_config(&rated(folder.path()), |server| async move {
+        let response = server.post("acme", "/v1/moderations", &json!({ "input": "Good morning." })).await;
+        let id = response.json::<Value>().await.expect("JSON")["id"].as_str().expect("an id").to_owned();
+        let response = server.post("acme", "/v1/ratings", &json!({ "generation_id": id, "thumb": "up" })).await;
+        let error: Value = response.json().await.expect("JSON");
+        assert_eq!(error["error"]["code"], "generation_malformed", "{id}: {error}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn texts_of_others_are_lengths_and_hashes_and_blocks_are_told() {
     let folder = tempfile::tempdir().expect("a folder");
     Server::with_config(&rated(folder.path()), |server| async move {
@@ -166,6 +248,7 @@ async fn ratings_come_over_grpc_one_by_one_and_as_a_stream() {
         let rating = |number: u32| RateRequest {
             generation_id: id.clone(),
             score: Some(1 + number % 5),
+            end_user: Some(format!("user {number}")),
             idempotency_key: Some(format!("key {number}")),
             ..RateRequest::default()
         };

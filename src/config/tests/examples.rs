@@ -104,6 +104,7 @@ fn the_reference_shows_the_defaults() {
     assert_eq!((shown.enabled, &shown.source), (own.enabled, &own.source));
     assert_eq!((shown.max_bytes, shown.rate_within, shown.keep), (own.max_bytes, own.rate_within, own.keep));
     assert_eq!(shown.max_content_bytes, own.max_content_bytes);
+    assert_eq!(shown.unnamed_per_generation, own.unnamed_per_generation);
     assert!(own.sinks.is_empty() && own.secrets.is_empty() && own.folder.ends_with("tenantry-data/ratings"));
     assert_eq!(reference.guard.stage2.pool, least.guard.stage2.pool);
     assert_eq!(reference.guard.stage2.enabled, least.guard.stage2.enabled);
@@ -150,7 +151,7 @@ fn the_reference_shows_every_key() {
         assert!(known.is_subset(shown), "{table}: known are {known:?}, shown are {shown:?}");
         checked += 1;
     }
-    assert_eq!(checked, 58, "tables, each entry of a list for itself");
+    assert_eq!(checked, 59, "tables, each entry of a list for itself");
 }
 
 /// Entries of a list, a tenant's models, and workers that are known or

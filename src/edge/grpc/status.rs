@@ -28,9 +28,10 @@ pub(super) fn code(kind: ErrorKind) -> Code {
         ErrorKind::InvalidRequest | ErrorKind::ContextTooLong => Code::InvalidArgument,
         ErrorKind::UnknownPath | ErrorKind::MethodNotAllowed => Code::Unimplemented,
         ErrorKind::BodyTooLarge | ErrorKind::LimitExceeded(_) => Code::ResourceExhausted,
-        ErrorKind::AdapterInvalid | ErrorKind::PromptBlocked => Code::FailedPrecondition,
+        ErrorKind::AdapterInvalid | ErrorKind::PromptBlocked | ErrorKind::TooManyRatings => Code::FailedPrecondition,
         ErrorKind::Deadline => Code::DeadlineExceeded,
-        ErrorKind::QueueFull
+        ErrorKind::SpoolFull
+        | ErrorKind::QueueFull
         | ErrorKind::QueueTimeout
         | ErrorKind::NoWorker
         | ErrorKind::AdapterUnavailable
@@ -107,7 +108,7 @@ mod tests {
     use crate::types::Limit;
 
     /// The public contract, one line a kind: code, then `tenantry-error-code`.
-    const TABLE: [(ErrorKind, Code, &str); 18] = [
+    const TABLE: [(ErrorKind, Code, &str); 20] = [
         (ErrorKind::Unauthenticated, Code::Unauthenticated, "unauthenticated"),
         (ErrorKind::Forbidden, Code::PermissionDenied, "forbidden"),
         (ErrorKind::ModelNotFound, Code::NotFound, "model_not_found"),
@@ -117,6 +118,8 @@ mod tests {
         (ErrorKind::MethodNotAllowed, Code::Unimplemented, "method_not_allowed"),
         (ErrorKind::BodyTooLarge, Code::ResourceExhausted, "request_too_large"),
         (ErrorKind::LimitExceeded(Limit::Concurrency), Code::ResourceExhausted, "rate_limit_exceeded"),
+        (ErrorKind::TooManyRatings, Code::FailedPrecondition, "too_many_ratings"),
+        (ErrorKind::SpoolFull, Code::Unavailable, "spool_full"),
         (ErrorKind::QueueFull, Code::Unavailable, "queue_full"),
         (ErrorKind::QueueTimeout, Code::Unavailable, "queue_timeout"),
         (ErrorKind::NoWorker, Code::Unavailable, "no_worker"),

@@ -63,6 +63,8 @@ fn row(kind: ErrorKind) -> Row {
             (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", Some("insufficient_quota"))
         }
         ErrorKind::LimitExceeded(limit) => (StatusCode::TOO_MANY_REQUESTS, limit.unit(), Some("rate_limit_exceeded")),
+        ErrorKind::TooManyRatings => (StatusCode::CONFLICT, INVALID, Some("too_many_ratings")),
+        ErrorKind::SpoolFull => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, Some("spool_full")),
         ErrorKind::QueueFull => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, Some("queue_full")),
         ErrorKind::QueueTimeout => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, Some("queue_timeout")),
         ErrorKind::NoWorker => (StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("no_worker")),
@@ -74,7 +76,9 @@ fn row(kind: ErrorKind) -> Row {
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("internal")),
     };
     let retry = match kind {
-        ErrorKind::Deadline | ErrorKind::AdapterInvalid | ErrorKind::PromptBlocked => Retry::Useless,
+        ErrorKind::Deadline | ErrorKind::AdapterInvalid | ErrorKind::PromptBlocked | ErrorKind::TooManyRatings => {
+            Retry::Useless
+        }
         ErrorKind::LimitExceeded(limit) if limit.is_budget() => Retry::Useless,
         _ => Retry::AsUsual,
     };
@@ -115,7 +119,7 @@ mod tests {
     use super::*;
     use crate::types::Limit;
 
-    const EVERY_KIND: [ErrorKind; 23] = [
+    const EVERY_KIND: [ErrorKind; 25] = [
         ErrorKind::Unauthenticated,
         ErrorKind::Forbidden,
         ErrorKind::ModelNotFound,
@@ -130,6 +134,8 @@ mod tests {
         ErrorKind::LimitExceeded(Limit::RequestsPerMinute),
         ErrorKind::LimitExceeded(Limit::OutputTokensPerMinute),
         ErrorKind::LimitExceeded(Limit::TokensPerDay),
+        ErrorKind::TooManyRatings,
+        ErrorKind::SpoolFull,
         ErrorKind::QueueFull,
         ErrorKind::QueueTimeout,
         ErrorKind::NoWorker,

@@ -72,6 +72,15 @@ impl Reader {
         self.0.clone()
     }
 
+    /// Whether an event of this tenant is kept.
+    pub async fn knows(&self, tenant: &TenantId) -> Result<bool, ReadError> {
+        let (known,): (bool,) = sqlx::query_as("SELECT EXISTS (SELECT 1 FROM events WHERE tenant = ?)")
+            .bind(tenant.as_str())
+            .fetch_one(&self.log().pool)
+            .await?;
+        Ok(known)
+    }
+
     /// Follows events as they are recorded; of these types, or of all where
     /// none is named.
     pub fn tail(&self, tenant: Option<TenantId>, kinds: &[EventType], from: Position) -> Tail {

@@ -120,7 +120,10 @@ impl Interval {
         let (n, share) = (all as f64, hits as f64 / all as f64);
         let spread = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
         let (middle, scale) = (share + Z * Z / (2.0 * n), 1.0 + Z * Z / n);
-        Some(Self { low: ((middle - spread) / scale).max(0.0), high: ((middle + spread) / scale).min(1.0) })
+        // Where all are alike the end is exact, which rounding would not show.
+        let low = if hits == 0 { 0.0 } else { ((middle - spread) / scale).max(0.0) };
+        let high = if hits == all { 1.0 } else { ((middle + spread) / scale).min(1.0) };
+        Some(Self { low, high })
     }
 }
 
@@ -139,6 +142,10 @@ mod tests {
             assert!((interval.low - low).abs() < 5e-5 && (interval.high - high).abs() < 5e-5, "{interval:?}");
         }
         assert_eq!(Interval::wilson(0, 0), None);
+        for all in 1..200 {
+            assert_eq!(Interval::wilson(all, all).map(|it| it.high), Some(1.0), "{all}");
+            assert_eq!(Interval::wilson(0, all).map(|it| it.low), Some(0.0), "{all}");
+        }
     }
 
     proptest! {

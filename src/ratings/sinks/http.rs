@@ -1,10 +1,15 @@
-//! A webhook: one request an event, signed as Standard Webhooks has it.
+//! A webhook, signed as Standard Webhooks has it: one request an event, or one
+//! for a batch of them.
 //!
-//! The body is the event (`application/cloudevents+json`). Three headers go
-//! with it: `webhook-id`, which is the event's id and the same for every try,
-//! `webhook-timestamp` in Unix seconds, and `webhook-signature`,
-//! `v1,` + base64(HMAC-SHA256(key, `id.timestamp.body`)), one for each key,
-//! separated by spaces.
+//! The body is the event (`application/cloudevents+json`), or an array of events
+//! in their order (`application/cloudevents-batch+json`). Three headers go with
+//! it: `webhook-id`, which is the event's id, or a hash of those of the batch,
+//! and the same for every try, `webhook-timestamp` in Unix seconds, and
+//! `webhook-signature`, `v1,` + base64(HMAC-SHA256(key, `id.timestamp.body`)),
+//! one for each key, separated by spaces.
+//!
+//! A batch that is refused for good is halved until the event that is at fault
+//! is alone; what is before and behind it is taken.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,9 +18,11 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url, redirect};
+use sha2::{Digest as _, Sha256};
 use tenantry_types::Secret;
+use tokio::time::Instant;
 
-use super::{Entry, Outcome, Sink, by_tenant};
+use super::{BEGUN_WITHIN, Entry, Outcome, Sink, by_tenant};
 use crate::keys::signature;
 
 /// Tenants whose events are under way at once.
@@ -33,12 +40,22 @@ pub struct HttpConfig {
     pub headers: Vec<(String, Secret)>,
     /// For one request.
     pub timeout: Duration,
+    /// Events of one request. With 1 the body is the event, with more an array.
+    pub batch: usize,
 }
 
 pub(crate) struct HttpSink {
     client: Client,
     url: Url,
     keys: Vec<Vec<u8>>,
+    batch: usize,
+}
+
+/// What a request holds.
+struct Message {
+    id: String,
+    content_type: &'static str,
+    body: String,
 }
 
 // === impl HttpSink ===
@@ -71,31 +88,83 @@ impl HttpSink {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| format!("no client: {error}"))?;
-        Ok(Self { client, url, keys })
+        Ok(Self { client, url, keys, batch: config.batch.max(1) })
     }
 
-    async fn post(&self, entry: &Entry) -> Outcome {
+    async fn post(&self, message: Message) -> Outcome {
+        let Message { id, content_type, body } = message;
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).to_string();
         let request = self
             .client
             .post(self.url.clone())
-            .header(CONTENT_TYPE, "application/cloudevents+json; charset=utf-8")
-            .header("webhook-id", &entry.id)
-            .header("webhook-signature", signed(&self.keys, &entry.id, &timestamp, &entry.payload))
+            .header(CONTENT_TYPE, content_type)
+            .header("webhook-id", &id)
+            .header("webhook-signature", signed(&self.keys, &id, &timestamp, &body))
             .header("webhook-timestamp", timestamp)
-            .body(entry.payload.clone());
+            .body(body);
         match request.send().await {
             Ok(response) => judged(response.status(), response.headers()),
             // Without the address: it may hold a password.
             Err(error) => Outcome::later(error.without_url()),
         }
     }
+
+    /// In their order, batch after batch; nothing goes out after one that is to
+    /// come again.
+    async fn post_batches(&self, entries: &[Entry]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(entries.len());
+        // The next one to send is the last.
+        let mut waiting: Vec<&[Entry]> = entries.chunks(self.batch).rev().collect();
+        let end = Instant::now() + BEGUN_WITHIN;
+        while let Some(batch) = waiting.pop() {
+            if Instant::now() >= end {
+                break;
+            }
+            match self.post(Message::batch(batch)).await {
+                Outcome::Refused { .. } if batch.len() > 1 => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    waiting.extend([second, first]);
+                }
+                later @ Outcome::Later { .. } => {
+                    outcomes.push(later);
+                    break;
+                }
+                outcome => outcomes.extend(vec![outcome; batch.len()]),
+            }
+        }
+        outcomes.resize(entries.len(), Outcome::Untried);
+        outcomes
+    }
 }
 
 impl Sink for HttpSink {
     fn deliver<'a>(&'a mut self, batch: &'a [Entry]) -> BoxFuture<'a, Vec<Outcome>> {
         let this = &*self;
-        Box::pin(by_tenant(batch, TOGETHER, move |entry| this.post(entry)))
+        if this.batch > 1 {
+            return Box::pin(this.post_batches(batch));
+        }
+        Box::pin(by_tenant(batch, TOGETHER, move |entry| this.post(Message::one(entry))))
+    }
+}
+
+// === impl Message ===
+
+impl Message {
+    fn one(entry: &Entry) -> Self {
+        let content_type = "application/cloudevents+json; charset=utf-8";
+        Self { id: entry.id.clone(), content_type, body: entry.payload.clone() }
+    }
+
+    fn batch(entries: &[Entry]) -> Self {
+        let mut hash = Sha256::new();
+        for entry in entries {
+            hash.update(&entry.id);
+            hash.update([0]);
+        }
+        let id = format!("bat_{}", crate::keys::hex(&hash.finalize()[..16]));
+        let events: Vec<&str> = entries.iter().map(|entry| entry.payload.as_str()).collect();
+        let body = format!("[{}]", events.join(","));
+        Self { id, content_type: "application/cloudevents-batch+json; charset=utf-8", body }
     }
 }
 

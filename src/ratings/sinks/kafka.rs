@@ -24,9 +24,36 @@ pub struct KafkaConfig {
     /// `host:port`, separated by commas.
     pub brokers: String,
     pub topic: String,
+    /// `None`: what is sent can be read on its way.
+    pub tls: Option<KafkaTls>,
+    pub login: Option<KafkaLogin>,
     /// Further options of librdkafka by their own names, such as
     /// `security.protocol` and `sasl.password`.
     pub options: BTreeMap<String, Secret>,
+}
+
+/// PEM texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaTls {
+    /// Whose certificates count; by default the machine's.
+    pub ca: Option<Secret>,
+    /// This gateway's certificate, and its key.
+    pub identity: Option<(Secret, Secret)>,
+}
+
+/// With SASL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaLogin {
+    pub mechanism: SaslMechanism,
+    pub username: Secret,
+    pub password: Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
 }
 
 pub(crate) struct KafkaSink {
@@ -120,9 +147,14 @@ fn producer(config: &KafkaConfig) -> Result<FutureProducer, String> {
         // A message that expired alone would come after those behind it.
         .set("message.timeout.ms", "0")
         .set("linger.ms", "5");
+    let secured = config.tls.is_some() || config.login.is_some();
+    secure(&mut options, config)?;
     for (name, value) in &config.options {
         if RESERVED.contains(&name.as_str()) {
             return Err(format!("options: {name} is not to be set, order and delivery rest on it"));
+        }
+        if secured && name == "security.protocol" {
+            return Err(format!("options: {name} is not to be set, tls and username say it"));
         }
         options.set(name, value.expose());
     }
@@ -131,6 +163,38 @@ fn producer(config: &KafkaConfig) -> Result<FutureProducer, String> {
         KafkaError::ClientConfig(_, _, name, _) => format!("options: librdkafka does not take {name}"),
         other => other.to_string(),
     })
+}
+
+/// Sets how the brokers are spoken to.
+fn secure(options: &mut ClientConfig, config: &KafkaConfig) -> Result<(), String> {
+    let scram = config.login.as_ref().is_some_and(|login| login.mechanism != SaslMechanism::Plain);
+    if !crate::KAFKA_TLS && (config.tls.is_some() || scram) {
+        return Err("this binary was built without TLS and SCRAM for Kafka (feature kafka-tls)".to_owned());
+    }
+    match (&config.tls, &config.login) {
+        (None, None) => return Ok(()),
+        (Some(_), None) => options.set("security.protocol", "ssl"),
+        (None, Some(_)) => options.set("security.protocol", "sasl_plaintext"),
+        (Some(_), Some(_)) => options.set("security.protocol", "sasl_ssl"),
+    };
+    if let Some(KafkaTls { ca, identity }) = &config.tls {
+        if let Some(ca) = ca {
+            options.set("ssl.ca.pem", ca.expose());
+        }
+        if let Some((certificate, key)) = identity {
+            options.set("ssl.certificate.pem", certificate.expose()).set("ssl.key.pem", key.expose());
+        }
+    }
+    if let Some(KafkaLogin { mechanism, username, password }) = &config.login {
+        let mechanism = match mechanism {
+            SaslMechanism::Plain => "PLAIN",
+            SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+            SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+        };
+        options.set("sasl.mechanism", mechanism);
+        options.set("sasl.username", username.expose()).set("sasl.password", password.expose());
+    }
+    Ok(())
 }
 
 const RESERVED: [&str; 8] = [

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use ruzstd::encoding::CompressionLevel;
 
 use crate::spool::milliseconds;
 
@@ -24,10 +25,11 @@ pub struct Rotation {
 pub enum FileCompression {
     None,
     Gzip,
+    Zstd,
 }
 
 /// Files `<name>-<Unix milliseconds of its start, 13 digits>.jsonl`, and with
-/// `.gz` behind it once the next is begun.
+/// `.gz` or `.zst` behind it once the next is begun.
 pub(crate) struct Lines {
     folder: PathBuf,
     name: String,
@@ -48,6 +50,86 @@ struct Open {
 impl Default for Rotation {
     fn default() -> Self {
         Self { bytes: 64 << 20, age: Duration::from_secs(86_400), compression: FileCompression::Gzip }
+    }
+}
+
+// === impl FileCompression ===
+
+impl FileCompression {
+    /// Of the names of compressed files.
+    fn suffix(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some(".gz"),
+            Self::Zstd => Some(".zst"),
+        }
+    }
+
+    fn write(self, from: &mut File, mut to: File) -> io::Result<File> {
+        match self {
+            Self::None => {
+                io::copy(from, &mut to)?;
+                Ok(to)
+            }
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(to, Compression::fast());
+                io::copy(from, &mut encoder)?;
+                encoder.finish()
+            }
+            Self::Zstd => {
+                let (mut source, mut drain) = (Unfailing::new(from), Unfailing::new(to));
+                ruzstd::encoding::compress(&mut source, &mut drain, CompressionLevel::Fastest);
+                source.end()?;
+                drain.end()
+            }
+        }
+    }
+}
+
+/// Keeps the first error for its end, since the compressor panics on one.
+struct Unfailing<T> {
+    file: T,
+    failed: Option<io::Error>,
+}
+
+impl<T> Unfailing<T> {
+    fn new(file: T) -> Self {
+        Self { file, failed: None }
+    }
+
+    fn end(self) -> io::Result<T> {
+        self.failed.map_or(Ok(self.file), Err)
+    }
+}
+
+impl io::Read for Unfailing<&mut File> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.failed.is_some() {
+            return Ok(0);
+        }
+        loop {
+            match self.file.read(to) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Ok(0);
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+impl io::Write for Unfailing<File> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        if self.failed.is_none() {
+            self.failed = self.file.write_all(from).err();
+        }
+        Ok(from.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -139,18 +221,16 @@ impl Lines {
     }
 
     fn compress(&self, path: &Path) -> io::Result<()> {
-        if self.rotation.compression == FileCompression::None {
-            return Ok(());
-        }
+        let compression = self.rotation.compression;
+        let Some(suffix) = compression.suffix() else { return Ok(()) };
         let mut from = match File::open(path) {
             Ok(file) => file,
             // Somebody took it already.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let (part, to) = (suffixed(path, ".gz.part"), suffixed(path, ".gz"));
-        let mut encoder = GzEncoder::new(File::create(&part)?, Compression::fast());
-        let compressed = io::copy(&mut from, &mut encoder).and_then(|_| encoder.finish()).and_then(|it| it.sync_all());
+        let (part, to) = (suffixed(path, &format!("{suffix}.part")), suffixed(path, suffix));
+        let compressed = compression.write(&mut from, File::create(&part)?).and_then(|it| it.sync_all());
         if let Err(error) = compressed {
             // It is tried again when the folder is opened anew; the lines are safe as they are.
             let _ = fs::remove_file(&part);

@@ -1,14 +1,15 @@
 //! One transaction: positions, expiry, and a group of events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sqlx::sqlite::{Sqlite, SqliteConnection};
 use sqlx::{QueryBuilder, Row as _};
 
-use super::item::{Item, NewEvent, NewRating, What, counted};
-use super::plan::{Decision, Plan};
-use super::writer::Bounds;
+use super::SpoolError;
+use super::item::{Item, NewEvent, NewRating, Recorded, What, counted};
+use super::plan::{Decision, Plan, Refused};
+use super::writer::{Bounds, RETRY_AFTER};
 use crate::rating::Thumb;
 
 /// Old rows that one transaction removes at most.
@@ -29,9 +30,10 @@ pub(super) struct Totals {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Recorded,
-    Duplicate(String),
-    Full,
+    /// Of ratings.
+    Rated(Result<Vec<Recorded>, SpoolError>),
+    /// Of a generation's event: whether there was room for it.
+    Noted(bool),
     /// It was no event.
     Done,
 }
@@ -94,32 +96,41 @@ pub(super) async fn commit(
     let wanted = (totals.bytes + incoming).saturating_sub(bounds.max_bytes);
     remove(connection, &mut totals, wanted, expired.max().unwrap_or(i64::MIN)).await?;
 
-    let mut plan = Plan::new(bounds.max_bytes.saturating_sub(totals.bytes), bounds.reserve);
+    let mut plan = Plan::new(bounds.max_bytes.saturating_sub(totals.bytes), bounds.reserve, bounds.most_unnamed);
     look_up(connection, &mut plan, items).await?;
     let (mut rows, mut outcomes) = (Vec::new(), Vec::with_capacity(items.len()));
     let (mut ratings, mut generations, mut superseded) = (Vec::new(), Vec::new(), Vec::new());
     for item in items {
         outcomes.push(match &item.what {
-            What::Rating(new, _) => match plan.rating(new, source) {
-                Decision::Record { payload, supersedes } => {
-                    totals.last += 1;
-                    superseded.extend(supersedes.map(|old| (old, &**new)));
-                    ratings.push((totals.last, &**new));
-                    rows.push(Row::rating(totals.last, new, payload));
-                    Outcome::Recorded
+            What::Ratings(several, _) => Outcome::Rated(match plan.ratings(several, source) {
+                Ok(decisions) => {
+                    let mut recorded = Vec::with_capacity(several.len());
+                    for (new, decision) in several.iter().zip(decisions) {
+                        recorded.push(match decision {
+                            Decision::Record { payload, supersedes } => {
+                                totals.last += 1;
+                                superseded.extend(supersedes.map(|old| (old, new)));
+                                ratings.push((totals.last, new));
+                                rows.push(Row::rating(totals.last, new, payload));
+                                Recorded { id: new.id.clone(), duplicate: false }
+                            }
+                            Decision::Duplicate { of } => Recorded { id: of, duplicate: true },
+                        });
+                    }
+                    Ok(recorded)
                 }
-                Decision::Duplicate { of } => Outcome::Duplicate(of),
-                Decision::Full => Outcome::Full,
-            },
+                Err(Refused::Full) => Err(SpoolError::Full { retry_after: RETRY_AFTER }),
+                Err(Refused::Unnamed { at }) => Err(SpoolError::Unnamed { at, most: bounds.most_unnamed }),
+            }),
             What::Event(new) if plan.event(&new.payload) => {
                 totals.last += 1;
                 if new.generation.is_some() {
                     generations.push((totals.last, &**new));
                 }
                 rows.push(Row::event(totals.last, new));
-                Outcome::Recorded
+                Outcome::Noted(true)
             }
-            What::Event(_) => Outcome::Full,
+            What::Event(_) => Outcome::Noted(false),
             What::Position { .. } | What::Barrier(_) | What::Expire { .. } => Outcome::Done,
         });
     }
@@ -185,10 +196,10 @@ async fn remove(
 /// Tells the plan what is recorded of the items' keys and users.
 async fn look_up(connection: &mut SqliteConnection, plan: &mut Plan, items: &[Item]) -> Result<(), sqlx::Error> {
     let ratings = items.iter().filter_map(|item| match &item.what {
-        What::Rating(new, _) => Some(&**new),
+        What::Ratings(new, _) => Some(new),
         _ => None,
     });
-    let ratings: Vec<&NewRating> = ratings.collect();
+    let ratings: Vec<&NewRating> = ratings.flatten().collect();
     let keyed: Vec<_> =
         ratings.iter().filter_map(|new| Some((new.tenant.as_str(), new.rating.idempotency_key.as_deref()?))).collect();
     for keyed in keyed.chunks(ROWS) {
@@ -223,6 +234,26 @@ async fn look_up(connection: &mut SqliteConnection, plan: &mut Plan, items: &[It
         );
         for row in query.build().persistent(false).fetch_all(&mut *connection).await? {
             plan.known_rating(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        }
+    }
+    // Each once: their rows are counted.
+    let unnamed: BTreeSet<_> = ratings
+        .iter()
+        .filter(|new| new.rating.end_user.is_none())
+        .map(|new| (new.tenant.as_str(), new.rating.generation_id.as_str()))
+        .collect();
+    let unnamed: Vec<_> = unnamed.into_iter().collect();
+    for unnamed in unnamed.chunks(ROWS) {
+        let mut query = QueryBuilder::<Sqlite>::new("WITH asked (tenant, generation) AS (");
+        query.push_values(unnamed, |mut row, (tenant, generation)| {
+            row.push_bind(*tenant).push_bind(*generation);
+        });
+        query.push(
+            ") SELECT r.tenant, r.generation, COUNT(*) FROM asked CROSS JOIN ratings AS r
+             ON r.tenant = asked.tenant AND r.generation = asked.generation AND r.end_user IS NULL GROUP BY 1, 2",
+        );
+        for row in query.build().persistent(false).fetch_all(&mut *connection).await? {
+            plan.known_unnamed(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         }
     }
     Ok(())

@@ -19,7 +19,8 @@ pub(crate) struct Item {
 }
 
 pub(super) enum What {
-    Rating(Box<NewRating>, oneshot::Sender<Result<Recorded, SpoolError>>),
+    /// All of them are recorded, or none.
+    Ratings(Vec<NewRating>, oneshot::Sender<Result<Vec<Recorded>, SpoolError>>),
     Event(Box<NewEvent>),
     /// All up to here are with the sink.
     Position {
@@ -123,7 +124,7 @@ impl Item {
     /// Bytes it may add to the spool.
     pub(super) fn estimate(&self) -> u64 {
         match &self.what {
-            What::Rating(rating, _) => rating.estimate(),
+            What::Ratings(ratings, _) => ratings.iter().map(NewRating::estimate).sum(),
             What::Event(event) => counted(&event.payload),
             What::Position { .. } | What::Barrier(_) | What::Expire { .. } => 0,
         }

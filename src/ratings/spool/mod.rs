@@ -51,6 +51,9 @@ pub enum SpoolError {
     /// The spool or its disk is full; it passes by itself.
     #[error("the spool is full")]
     Full { retry_after: Duration },
+    /// The generation of the rating at this place has as many without an end user as it may.
+    #[error("the generation has {most} ratings without an end user already")]
+    Unnamed { at: usize, most: u32 },
     /// For the log, not for who sent the rating.
     #[error("the spool cannot be written: {0}")]
     Failed(String),
@@ -84,6 +87,7 @@ pub(crate) struct Spool {
 pub(crate) struct Opening<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) max_bytes: u64,
+    pub(crate) most_unnamed: u32,
     pub(crate) source: &'a str,
     pub(crate) sinks: Vec<String>,
     pub(crate) metrics: Arc<Metrics>,
@@ -127,7 +131,11 @@ impl Spool {
         let mut writer = Writer {
             file: file.clone(),
             // An eighth, which only ratings may use.
-            bounds: Bounds { max_bytes: opening.max_bytes, reserve: opening.max_bytes / 8 },
+            bounds: Bounds {
+                max_bytes: opening.max_bytes,
+                reserve: opening.max_bytes / 8,
+                most_unnamed: opening.most_unnamed,
+            },
             source: opening.source.to_owned(),
             sinks: opening.sinks,
             items,
@@ -142,15 +150,15 @@ impl Spool {
         Ok(Opened { spool, writer, lock: Lock(lock), committed: receiver })
     }
 
-    /// Records a rating: answered once it is on the disk.
-    pub(crate) async fn rating(&self, new: NewRating) -> Result<Recorded, SpoolError> {
+    /// Records ratings, all of them or none: answered once they are on the disk.
+    pub(crate) async fn ratings(&self, new: Vec<NewRating>) -> Result<Vec<Recorded>, SpoolError> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(SpoolError::Closed);
         }
-        let kib = kib(new.estimate());
+        let kib = kib(new.iter().map(NewRating::estimate).sum());
         let room = self.memory.clone().acquire_many_owned(kib).await.map_err(|_| SpoolError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let item = Item { what: What::Rating(Box::new(new), reply), _room: Some(room) };
+        let item = Item { what: What::Ratings(new, reply), _room: Some(room) };
         self.items.send(item).await.map_err(|_| SpoolError::Closed)?;
         answer.await.map_err(|_| SpoolError::Closed)?
     }

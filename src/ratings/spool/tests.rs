@@ -25,7 +25,8 @@ struct Room {
 
 async fn open(folder: &Path, max_bytes: u64) -> Room {
     let metrics = Arc::new(Metrics::of_sinks(&["one".to_owned()]));
-    let opening = Opening { folder, max_bytes, source: "/test", sinks: vec!["one".to_owned()], metrics };
+    let opening =
+        Opening { folder, max_bytes, most_unnamed: u32::MAX, source: "/test", sinks: vec!["one".to_owned()], metrics };
     let opened = Spool::open(opening).await.expect("opens");
     let (stop, stopped) = watch::channel(false);
     let writer = tokio::spawn(opened.writer.run(stopped));
@@ -37,6 +38,11 @@ impl Room {
         self.stop.send(true).expect("it runs");
         self.writer.await.expect("it ends");
         self.log.pool.close().await;
+    }
+
+    async fn rate(&self, new: NewRating) -> Result<Recorded, SpoolError> {
+        let [one] = self.spool.ratings(vec![new]).await?.try_into().expect("one answer");
+        Ok(one)
     }
 
     async fn all(&self) -> Vec<Value> {
@@ -115,7 +121,7 @@ proptest! {
             let (mut model, mut number) = (Model::default(), 0);
             for (group, reopen) in groups {
                 // Together: they are one commit, in this order.
-                let answers = join_all(group.iter().enumerate().map(|(at, sent)| room.spool.rating(rating(sent, number + at))));
+                let answers = join_all(group.iter().enumerate().map(|(at, sent)| room.rate(rating(sent, number + at))));
                 for (at, answer) in answers.await.into_iter().enumerate() {
                     let expected = model.rate(&group[at], number + at);
                     let duplicate = expected != number + at;
@@ -163,7 +169,7 @@ async fn what_every_sink_has_gives_way_and_what_waits_does_not() {
     let room = open(folder.path(), max).await;
     let rate = |number: usize| {
         let one = Sent { tenant: 0, generation: 0, user: None, key: None };
-        room.spool.rating(rating(&one, number))
+        room.rate(rating(&one, number))
     };
     let mut number = 0;
     while rate(number).await.is_ok() {
@@ -195,7 +201,7 @@ async fn generations_leave_room_for_ratings() {
     // It comes behind them.
     let one = Sent { tenant: 0, generation: 0, user: None, key: None };
     for number in 0..8 {
-        assert_eq!(room.spool.rating(rating(&one, number)).await.map(|it| it.duplicate), Ok(false));
+        assert_eq!(room.rate(rating(&one, number)).await.map(|it| it.duplicate), Ok(false));
     }
     let generations = room.all().await.len() - 8;
     assert!((40..64).contains(&generations), "{generations}");
@@ -207,8 +213,14 @@ async fn one_process_writes_a_spool() {
     let folder = tempfile::tempdir().expect("a folder");
     let room = open(folder.path(), 1 << 20).await;
     let metrics = Arc::new(Metrics::default());
-    let opening =
-        || Opening { folder: folder.path(), max_bytes: 1, source: "", sinks: Vec::new(), metrics: metrics.clone() };
+    let opening = || Opening {
+        folder: folder.path(),
+        max_bytes: 1,
+        most_unnamed: 0,
+        source: "",
+        sinks: Vec::new(),
+        metrics: metrics.clone(),
+    };
     assert!(matches!(Spool::open(opening()).await, Err(OpenError::Held(_))));
     room.close().await;
     assert!(Spool::open(opening()).await.is_ok());
@@ -220,7 +232,7 @@ async fn places_are_never_given_twice() {
     let one = Sent { tenant: 0, generation: 0, user: None, key: None };
     for round in 0..3 {
         let room = open(folder.path(), 1 << 20).await;
-        room.spool.rating(rating(&one, round)).await.expect("recorded");
+        room.rate(rating(&one, round)).await.expect("recorded");
         assert_eq!(room.log.last().await.expect("readable"), round as i64 + 1);
         room.spool.moved("one", round as i64 + 1).await;
         room.spool.expire(SystemTime::now() + Duration::from_secs(1)).await;

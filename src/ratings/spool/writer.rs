@@ -12,14 +12,14 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
 use super::group::{self, Outcome, Totals};
-use super::item::{Item, Recorded, What};
+use super::item::{Item, What};
 use super::{SpoolError, schema};
 use crate::metrics::Metrics;
 
 /// Events of one transaction.
 const TOGETHER: usize = 512;
 /// When a rating that found no room may come again.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 pub(crate) struct Writer {
     pub(super) file: PathBuf,
@@ -44,6 +44,8 @@ pub(super) struct Bounds {
     pub(super) max_bytes: u64,
     /// What generations leave to ratings.
     pub(super) reserve: u64,
+    /// Ratings of one generation that name no end user.
+    pub(super) most_unnamed: u32,
 }
 
 // === impl Writer ===
@@ -133,7 +135,7 @@ impl Writer {
                 let refusal = refusal(&error);
                 for item in items {
                     match item.what {
-                        What::Rating(_, reply) => drop(reply.send(Err(refusal.clone()))),
+                        What::Ratings(_, reply) => drop(reply.send(Err(refusal.clone()))),
                         What::Event(_) => self.metrics.dropped(),
                         // Positions are owed, and what is expired will be later too.
                         What::Position { .. } | What::Barrier(_) | What::Expire { .. } => {}
@@ -164,17 +166,9 @@ impl Writer {
     fn answer(&self, items: Vec<Item>, outcomes: Vec<Outcome>) {
         for (item, outcome) in items.into_iter().zip(outcomes) {
             match (item.what, outcome) {
-                (What::Rating(rating, reply), Outcome::Recorded) => {
-                    // Who asked may have gone.
-                    drop(reply.send(Ok(Recorded { id: rating.id, duplicate: false })));
-                }
-                (What::Rating(_, reply), Outcome::Duplicate(of)) => {
-                    drop(reply.send(Ok(Recorded { id: of, duplicate: true })));
-                }
-                (What::Rating(_, reply), Outcome::Full) => {
-                    drop(reply.send(Err(SpoolError::Full { retry_after: RETRY_AFTER })));
-                }
-                (What::Event(_), Outcome::Recorded) => self.metrics.noted(),
+                // Who asked may have gone.
+                (What::Ratings(_, reply), Outcome::Rated(recorded)) => drop(reply.send(recorded)),
+                (What::Event(_), Outcome::Noted(true)) => self.metrics.noted(),
                 (What::Event(_), _) => self.metrics.dropped(),
                 _ => {}
             }

@@ -2,32 +2,18 @@
 //
 //   node playground.mjs http://ADDRESS KEY SCREENSHOT_FOLDER
 //
-// Uses the Chromium that `CHROMIUM` names, else Debian's. The first mismatch
-// ends the run with its reason and a non-zero exit code.
+// The first mismatch ends the run with its reason and a non-zero exit code.
 
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.mjs";
 
 const [address, key, folder] = process.argv.slice(2);
 assert(folder, "usage: node playground.mjs http://ADDRESS KEY SCREENSHOT_FOLDER");
 mkdirSync(folder, { recursive: true });
 
-const profile = mkdtempSync(join(tmpdir(), "tenantry-chromium-"));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  viewport: { width: 1280, height: 800 },
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-  ],
-});
-
-const page = context.pages()[0] ?? (await context.newPage());
-page.setDefaultTimeout(60_000);
+const { page, close } = await launch();
 const wrong = [];
 page.on("pageerror", (error) => wrong.push(`script error: ${error.message}`));
 page.on("console", (message) => {
@@ -249,6 +235,5 @@ try {
   console.error(`FAILED: ${error.message}`);
   process.exitCode = 1;
 } finally {
-  await context.close();
-  rmSync(profile, { recursive: true, force: true });
+  await close();
 }

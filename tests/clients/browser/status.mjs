@@ -1,27 +1,19 @@
 // Drives the status page of a running server in headless Chromium.
 //
-//   node status.mjs http://OPS_ADDRESS http://PUBLIC_ADDRESS KEY ADMIN_KEY SCREENSHOT_FOLDER
+//   node status.mjs http://ADDRESS KEY http://OPS_ADDRESS ADMIN_KEY SCREENSHOT_FOLDER
 //
 // The server is the tests' quickstart with an admin key. The first mismatch ends the
 // run with its reason and a non-zero exit code.
 
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.mjs";
 
-const [ops, gateway, key, adminKey, folder] = process.argv.slice(2);
-assert(folder, "usage: node status.mjs http://OPS http://PUBLIC KEY ADMIN_KEY SCREENSHOT_FOLDER");
+const [gateway, key, ops, adminKey, folder] = process.argv.slice(2);
+assert(folder, "usage: node status.mjs http://ADDRESS KEY http://OPS_ADDRESS ADMIN_KEY SCREENSHOT_FOLDER");
 mkdirSync(folder, { recursive: true });
-const profile = mkdtempSync(join(tmpdir(), "tenantry-chromium-"));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  viewport: { width: 1280, height: 1000 },
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-const page = context.pages()[0] ?? (await context.newPage());
+const { page, close } = await launch();
 page.setDefaultTimeout(30_000);
 const wrong = [];
 page.on("pageerror", (error) => wrong.push(`script error: ${error.message}`));
@@ -68,6 +60,5 @@ const [content, window] = await page.evaluate(() => [document.documentElement.sc
 assert(content <= window, `the page is ${content} wide in a window of ${window}`);
 await shoot("narrow");
 assert.deepEqual(wrong, []);
-await context.close();
-rmSync(profile, { recursive: true, force: true });
+await close();
 console.log("ok: the status page");

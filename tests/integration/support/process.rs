@@ -16,6 +16,8 @@ pub(crate) const SOURCE: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
 
 /// One of the binary's long-running commands; ended with this.
 pub(crate) struct Process {
+    /// What becomes the binary: a command and its first arguments, or nothing.
+    through: Vec<String>,
     command: &'static str,
     config: PathBuf,
     child: Child,
@@ -54,10 +56,16 @@ pub(crate) async fn worker_status(port: u16) -> StatusResponse {
 impl Process {
     /// Runs `tenantry COMMAND --config FILE`.
     pub(crate) fn start(command: &'static str, config: &str) -> Self {
+        Self::start_through(&[], command, config)
+    }
+
+    /// The same, begun by a command that becomes the one behind it.
+    pub(crate) fn start_through(through: &[&str], command: &'static str, config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tenantry.toml");
         std::fs::write(&file, config).expect("written");
-        Self { command, child: spawn(command, &file), config: file, _folder: folder }
+        let through: Vec<String> = through.iter().map(|word| (*word).to_owned()).collect();
+        Self { child: spawn(&through, command, &file), through, command, config: file, _folder: folder }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -67,7 +75,12 @@ impl Process {
     /// Another one in its place.
     pub(crate) fn restart(&mut self) -> u32 {
         self.end();
-        self.child = spawn(self.command, &self.config);
+        self.begin()
+    }
+
+    /// Starts it again after its end.
+    pub(crate) fn begin(&mut self) -> u32 {
+        self.child = spawn(&self.through, self.command, &self.config);
         self.child.id()
     }
 
@@ -82,7 +95,8 @@ impl Process {
         self.child.wait().expect("it ends");
     }
 
-    fn end(&mut self) {
+    /// As a crash would.
+    pub(crate) fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -94,8 +108,11 @@ impl Drop for Process {
     }
 }
 
-fn spawn(command: &str, config: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_tenantry"))
+fn spawn(through: &[String], command: &str, config: &Path) -> Child {
+    const BINARY: &str = env!("CARGO_BIN_EXE_tenantry");
+    let mut words = through.iter().map(String::as_str).chain([BINARY]);
+    Command::new(words.next().unwrap_or(BINARY))
+        .args(words)
         .args([command, "--config"])
         .arg(config)
         .stdin(Stdio::null())

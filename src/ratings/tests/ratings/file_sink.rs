@@ -63,6 +63,21 @@ async fn full_files_are_compressed_and_nothing_is_lost_between_them() {
 }
 
 #[tokio::test]
+async fn full_files_are_compressed_with_zstd_where_wished() {
+    let (spool, events) = (folder(), folder());
+    let rotation = Rotation { bytes: 20_000, compression: FileCompression::Zstd, ..Rotation::default() };
+    let room = room(spool.path(), events.path(), rotation).await;
+    let recorded = rate(&room, 200).await;
+    assert_eq!(ids(&events_in(events.path())), recorded);
+    let files = files(events.path());
+    let (last, full) = files.split_last().expect("files");
+    assert!(full.len() > 2 && full.iter().all(|file| file.to_string_lossy().ends_with(".jsonl.zst")), "{files:?}");
+    assert!(last.to_string_lossy().ends_with(".jsonl"));
+    assert!(full.iter().all(|file| fs::metadata(file).expect("there").len() < 8_000), "little is left");
+    room.stop().await;
+}
+
+#[tokio::test]
 async fn old_files_are_ended_too_and_stay_as_they_are_where_wished() {
     let (spool, events) = (folder(), folder());
     let rotation = Rotation { age: Duration::ZERO, compression: FileCompression::None, ..Rotation::default() };

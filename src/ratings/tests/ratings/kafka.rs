@@ -12,7 +12,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::Value;
-use tenantry_ratings::{Config, KafkaConfig, SinkKind};
+use tenantry_ratings::{Config, KafkaConfig, KafkaLogin, KafkaTls, SaslMechanism, SinkKind};
 use tenantry_types::Secret;
 
 use crate::support::{Running, events_in, folder, running, tenant, until};
@@ -81,6 +81,8 @@ async fn room(spool: &Path, cluster: &Cluster, options: &[(&str, &str)]) -> Runn
     let config = KafkaConfig {
         brokers: cluster.0.bootstrap_servers(),
         topic: TOPIC.to_owned(),
+        tls: None,
+        login: None,
         options: options.collect::<BTreeMap<_, _>>(),
     };
     running(Config::new(spool).with_sink("kafka", SinkKind::Kafka(config))).await
@@ -195,20 +197,59 @@ async fn an_event_that_is_too_large_is_a_dead_letter() {
     room.stop().await;
 }
 
+/// Of brokers that are not there.
+fn nobody() -> KafkaConfig {
+    let (brokers, topic) = ("127.0.0.1:1".to_owned(), TOPIC.to_owned());
+    KafkaConfig { brokers, topic, tls: None, login: None, options: BTreeMap::new() }
+}
+
+/// Why it is refused; empty where it is not.
+async fn refused(config: KafkaConfig) -> String {
+    let folder = folder();
+    let config = Config::new(folder.path()).with_sink("kafka", SinkKind::Kafka(config));
+    let opened = tenantry_ratings::Ratings::open(config, crate::support::keys()).await;
+    opened.err().map_or(String::new(), |error| error.to_string())
+}
+
+fn login(mechanism: SaslMechanism) -> Option<KafkaLogin> {
+    Some(KafkaLogin { mechanism, username: Secret::new("tenantry"), password: Secret::new("a password") })
+}
+
+fn tls(ca: Option<&str>) -> Option<KafkaTls> {
+    Some(KafkaTls { ca: ca.map(Secret::new), identity: None })
+}
+
+#[tokio::test]
+async fn a_login_is_in_the_clear_or_says_what_it_needs() {
+    assert_eq!(refused(KafkaConfig { login: login(SaslMechanism::Plain), ..nobody() }).await, "");
+    let twice = BTreeMap::from([("security.protocol".to_owned(), Secret::new("ssl"))]);
+    let twice = KafkaConfig { login: login(SaslMechanism::Plain), options: twice, ..nobody() };
+    let message = "sink kafka: options: security.protocol is not to be set, tls and username say it";
+    assert_eq!(refused(twice).await, message);
+    let secured = [
+        KafkaConfig { tls: tls(None), ..nobody() },
+        KafkaConfig { login: login(SaslMechanism::ScramSha256), ..nobody() },
+        KafkaConfig { tls: tls(None), login: login(SaslMechanism::ScramSha512), ..nobody() },
+    ];
+    for config in secured {
+        let expected = match tenantry_ratings::KAFKA_TLS {
+            true => "",
+            false => "sink kafka: this binary was built without TLS and SCRAM for Kafka (feature kafka-tls)",
+        };
+        assert_eq!(refused(config).await, expected);
+    }
+    let broken = refused(KafkaConfig { tls: tls(Some("no PEM, but secret")), ..nobody() }).await;
+    assert!(!broken.is_empty() && !broken.contains("secret"), "{broken}");
+}
+
 #[tokio::test]
 async fn options_that_order_rests_on_are_not_to_be_set() {
-    let refused = |name: &str, value: &str| {
+    let option = |name: &str, value: &str| {
         let options = BTreeMap::from([(name.to_owned(), Secret::new(value))]);
-        let config = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), topic: TOPIC.to_owned(), options };
-        let folder = folder();
-        async move {
-            let config = Config::new(folder.path()).with_sink("kafka", SinkKind::Kafka(config));
-            let opened = tenantry_ratings::Ratings::open(config, crate::support::keys()).await;
-            opened.err().expect("refused").to_string()
-        }
+        refused(KafkaConfig { options, ..nobody() })
     };
     let reserved = "sink kafka: options: enable.idempotence is not to be set, order and delivery rest on it";
-    assert_eq!(refused("enable.idempotence", "false").await, reserved);
-    let unknown = refused("compression.type", "secret-value").await;
+    assert_eq!(option("enable.idempotence", "false").await, reserved);
+    let unknown = option("compression.type", "secret-value").await;
     assert_eq!(unknown, "sink kafka: options: librdkafka does not take compression.type");
 }

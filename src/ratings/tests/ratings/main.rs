@@ -6,6 +6,8 @@ mod events;
 mod file_sink;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "kafka-tls")]
+mod kafka_tls;
 mod keys;
 #[cfg(feature = "nats")]
 mod nats;

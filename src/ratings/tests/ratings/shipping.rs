@@ -163,6 +163,36 @@ async fn sinks_names_are_checked() {
     assert_eq!(refused(&["a", "b"]).await, None);
 }
 
+#[tokio::test]
+async fn a_sink_that_panicked_is_begun_again_where_it_was() {
+    let folder = folder();
+    let panics = Arc::new(AtomicU64::new(3));
+    let left = panics.clone();
+    let (sink, taken) = Scripted::asking(move |entry| {
+        let poisoned = entry.payload.contains("k-2");
+        if poisoned && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            panic!("a bug in a sink");
+        }
+        Outcome::Taken
+    });
+    let room = running(Config::new(folder.path()).with_sink("shaky", sink)).await;
+    let mut recorded = Vec::new();
+    for number in 0..5 {
+        recorded.push(room.rate_new(&tenant("acme"), Some(&format!("k-{number}"))).await.id);
+    }
+    room.settled().await;
+    let mut delivered: Vec<String> = Vec::new();
+    for id in ids(&taken) {
+        if !delivered.contains(&id) {
+            delivered.push(id);
+        }
+    }
+    assert_eq!(delivered, recorded, "all of them, in order");
+    let sink = &room.ratings.metrics().sinks()[0];
+    assert_eq!((sink.restarts(), sink.dead_lettered()), (3, 0));
+    room.stop().await;
+}
+
 /// So that a panic in a sink is not the end of the others.
 #[tokio::test]
 async fn a_sink_that_panics_is_alone_in_it() {
@@ -175,6 +205,7 @@ async fn a_sink_that_panics_is_alone_in_it() {
     let again = room.rate_new(&tenant("acme"), None).await;
     until("delivery", || taken.lock().expect("not poisoned").len() == 2).await;
     assert_eq!(ids(&taken), [ack.id, again.id]);
+    assert!(room.ratings.metrics().sinks()[0].restarts() > 0);
     let counts: BTreeMap<_, _> =
         room.ratings.metrics().sinks().iter().map(|sink| (sink.name().to_owned(), sink.delivered())).collect();
     assert_eq!(counts, BTreeMap::from([("broken".to_owned(), 0), ("willing".to_owned(), 2)]));

@@ -80,6 +80,70 @@ async fn a_later_rating_of_the_same_user_supersedes_and_no_name_is_stored() {
 }
 
 #[tokio::test]
+async fn of_an_array_all_are_recorded_in_their_order_or_none() {
+    let folder = folder();
+    let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let gate = open.clone();
+    let (sink, taken) = Scripted::asking(move |_| match gate.load(std::sync::atomic::Ordering::Relaxed) {
+        true => tenantry_ratings::Outcome::Taken,
+        false => tenantry_ratings::Outcome::Later { why: "closed".to_owned(), after: None },
+    });
+    let config = Config { max_bytes: 64 * 1024, ..Config::new(folder.path()) };
+    let room = running(config.with_sink("one", sink)).await;
+    let acme = tenant("acme");
+    let several = |first: usize, count: usize| -> Vec<Rating> {
+        let key = |number: usize| format!("k-{number}");
+        (first..first + count).map(|it| thumb(room.ratings.issue(&acme), Some(&key(it)))).collect()
+    };
+    let rate = |ratings| {
+        let (room, acme) = (&room, &acme);
+        async move { room.ratings.rate_all(acme, &policy(), ratings, std::time::SystemTime::now()).await }
+    };
+    let (mut recorded, mut number) = (Vec::new(), 0);
+    let refused = loop {
+        match rate(several(number, 10)).await {
+            Ok(acks) => recorded.extend(acks.into_iter().map(|ack| ack.id)),
+            Err(unrated) => break unrated,
+        }
+        number += 10;
+    };
+    assert!(matches!(refused.why, RateError::Spool(SpoolError::Full { .. })), "{refused}");
+    // There is room for one, whose key the refused ten have not used up.
+    let one = rate(several(number, 1)).await.expect("one more fits");
+    assert_eq!(one[0].status, Status::Recorded);
+    recorded.extend(one.into_iter().map(|ack| ack.id));
+    let again = rate(several(number - 10, 10)).await.expect("all of them are known");
+    assert!(again.iter().all(|ack| ack.status == Status::Duplicate));
+    let metrics = room.ratings.metrics();
+    assert_eq!((metrics.accepted(), metrics.refused(tenantry_ratings::Reason::Full)), (recorded.len() as u64, 10));
+    open.store(true, std::sync::atomic::Ordering::Relaxed);
+    room.settled().await;
+    assert_eq!(ids(&taken), recorded);
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn ratings_without_an_end_user_are_bounded_for_each_generation() {
+    let folder = folder();
+    let room = running(Config { most_unnamed: 3, ..Config::new(folder.path()) }).await;
+    let acme = tenant("acme");
+    let (id, other) = (room.ratings.issue(&acme), room.ratings.issue(&acme));
+    let policy = policy();
+    let all = |ratings| room.ratings.rate_all(&acme, &policy, ratings, std::time::SystemTime::now());
+    all(vec![thumb(id, Some("a")), thumb(id, None)]).await.expect("two of three");
+    let refused = all(vec![thumb(other, None), thumb(id, None), thumb(id, None)]).await.expect_err("one too many");
+    assert_eq!((refused.at, refused.why), (2, RateError::Spool(SpoolError::Unnamed { at: 2, most: 3 })));
+    all(vec![thumb(id, None)]).await.expect("the third");
+    assert!(all(vec![thumb(id, None)]).await.is_err());
+    // Known ones, other generations and named users are not what is bounded.
+    let again = all(vec![thumb(id, Some("a"))]).await.expect("known");
+    assert_eq!(again[0].status, Status::Duplicate);
+    all(vec![thumb(other, None); 3]).await.expect("another generation's");
+    all(vec![Rating { end_user: Some("ann".to_owned()), ..thumb(id, None) }]).await.expect("somebody's");
+    room.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_spool_refuses_ratings_drops_generations_and_recovers() {
     let folder = folder();
     let open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));

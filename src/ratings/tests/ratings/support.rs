@@ -175,6 +175,10 @@ pub(crate) fn events_in(folder: &Path) -> Vec<serde_json::Value> {
         let bytes = std::fs::read(&file).expect("readable");
         let text = match file.extension().and_then(|it| it.to_str()) {
             Some("gz") => std::io::read_to_string(flate2::read::GzDecoder::new(&bytes[..])).expect("gzip"),
+            Some("zst") => {
+                let decoder = ruzstd::decoding::StreamingDecoder::new(&bytes[..]).expect("zstd");
+                std::io::read_to_string(decoder).expect("zstd")
+            }
             Some("jsonl") => String::from_utf8(bytes).expect("UTF-8"),
             _ => continue,
         };

@@ -25,11 +25,17 @@ struct Received {
     requests: Vec<(HeaderMap, String)>,
     /// Before it takes everything.
     answers: VecDeque<u16>,
+    /// What has this in it is refused for good.
+    poison: Option<&'static str>,
 }
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
     let mut received = receiver.0.lock().expect("not poisoned");
+    let poisoned = received.poison.is_some_and(|poison| body.contains(poison));
     received.requests.push((headers, body));
+    if poisoned {
+        return StatusCode::BAD_REQUEST;
+    }
     StatusCode::from_u16(received.answers.pop_front().unwrap_or(204)).expect("a status")
 }
 
@@ -44,7 +50,12 @@ async fn serve(answers: &[u16]) -> (Receiver, String) {
 }
 
 fn hook(url: String) -> SinkKind {
+    batched(url, 1)
+}
+
+fn batched(url: String, batch: usize) -> SinkKind {
     SinkKind::Http(HttpConfig {
+        batch,
         url: Secret::new(url),
         keys: vec![Secret::new(KEY)],
         headers: vec![("authorization".to_owned(), Secret::new("Bearer t"))],
@@ -80,6 +91,69 @@ async fn requests_are_signed_and_tried_again_under_one_id() {
     room.stop().await;
 }
 
+/// The ids of the events of a request, whose headers are as they should be.
+fn batch_of((headers, body): &(HeaderMap, String)) -> Vec<String> {
+    let header = |name: &str| headers[name].to_str().expect("text").to_owned();
+    assert_eq!(header("content-type"), "application/cloudevents-batch+json; charset=utf-8");
+    let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
+    assert!(id.starts_with("bat_"), "{id}");
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(KEY.as_bytes()).expect("a key");
+    let mac = mac.chain_update(format!("{id}.{timestamp}.{body}")).finalize().into_bytes();
+    let expected = format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(mac));
+    assert_eq!(header("webhook-signature"), expected);
+    let events: Vec<serde_json::Value> = serde_json::from_str(body).expect("an array");
+    events.iter().map(|event| event["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// Ratings with these keys, before anything is shipped.
+async fn recorded(spool: &std::path::Path, keys: &[&str]) -> Vec<String> {
+    let room = running(Config::new(spool)).await;
+    let mut ids = Vec::new();
+    for key in keys {
+        ids.push(room.rate_new(&tenant("acme"), Some(key)).await.id);
+    }
+    room.stop().await;
+    ids
+}
+
+#[tokio::test]
+async fn batches_are_signed_in_order_and_come_again_under_one_id() {
+    let folder = folder();
+    let keys: Vec<String> = (0..25).map(|number| format!("k-{number}")).collect();
+    let ids = recorded(folder.path(), &keys.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let (receiver, url) = serve(&[204, 503]).await;
+    let room = running(Config::new(folder.path()).with_sink("hook", batched(url, 10))).await;
+    room.settled().await;
+    let requests = std::mem::take(&mut receiver.0.lock().expect("not poisoned").requests);
+    let batches: Vec<_> = requests.iter().map(batch_of).collect();
+    assert_eq!(batches, [&ids[..10], &ids[10..20], &ids[10..20], &ids[20..]], "the second is tried again");
+    assert_eq!(requests[1].0["webhook-id"], requests[2].0["webhook-id"]);
+    assert_ne!(requests[0].0["webhook-id"], requests[1].0["webhook-id"]);
+    assert_eq!(room.ratings.metrics().sinks()[0].delivered(), 25);
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_poison_event_is_found_in_its_batch() {
+    let folder = folder();
+    let keys = ["a", "b", "c", "d", "e", "poison", "g", "h"];
+    let ids = recorded(folder.path(), &keys).await;
+    let (receiver, url) = serve(&[]).await;
+    receiver.0.lock().expect("not poisoned").poison = Some("poison");
+    let room = running(Config::new(folder.path()).with_sink("hook", batched(url, 8))).await;
+    room.settled().await;
+    let letters = events_in(&folder.path().join("dead-letters"));
+    let told: Vec<_> = letters.iter().map(|letter| (&letter["event"]["id"], &letter["reason"])).collect();
+    assert_eq!(told, [(&ids[5].clone().into(), &"the webhook answered 400 Bad Request".into())]);
+    let requests = std::mem::take(&mut receiver.0.lock().expect("not poisoned").requests);
+    let taken = requests.iter().filter(|(_, body)| !body.contains("poison")).flat_map(batch_of);
+    let others: Vec<_> = ids.iter().enumerate().filter(|(at, _)| *at != 5).map(|(_, id)| id.clone()).collect();
+    assert_eq!(taken.collect::<Vec<_>>(), others, "in order, each once");
+    let sink = &room.ratings.metrics().sinks()[0];
+    assert_eq!((sink.delivered(), sink.dead_lettered(), sink.retried()), (7, 1, 0));
+    room.stop().await;
+}
+
 #[tokio::test]
 async fn what_the_receiver_cannot_read_is_a_dead_letter() {
     let folder = folder();
@@ -108,6 +182,7 @@ async fn wrong_configurations_are_refused_without_their_secrets() {
             keys: vec![Secret::new(key)],
             headers: vec![(header.to_owned(), Secret::new("line\nbreak"))],
             timeout: Duration::from_secs(1),
+            batch: 1,
         };
         let folder = folder();
         async move {
