@@ -11,207 +11,17 @@ import json
 import sys
 from pathlib import Path
 
+from panels import RATE, bars, dashboard, heatmap, lines, number, quantiles, rates, target, variable
+
 # What counts against the objective, as in ../prometheus/rules/recording.yml.
 FAILURES = (
     "upstream|upstream_error|deadline|timeout|drained|shutting_down|internal|no_worker|queue_full|queue_timeout"
     "|adapter_unavailable|guard_unavailable"
 )
-SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-RATE = "[$__rate_interval]"
-
-
-# What a panel shows.
-
-
-def target(expr, legend="", **more):
-    return {"expr": expr, "legendFormat": legend or "__auto", **more}
-
-
-def quantiles(metric, labels="", by="", of=(0.5, 0.95, 0.99)):
-    """One line a quantile, with exemplars on the highest."""
-    group = f"le, {by}" if by else "le"
-    legend = f"{{{{{by}}}}} " if by else ""
-    lines = [
-        target(
-            f"histogram_quantile({q}, sum by ({group}) (rate({metric}_bucket{{{labels}}}{RATE})))",
-            f"{legend}p{round(q * 100)}",
-        )
-        for q in of
-    ]
-    lines[-1]["exemplar"] = True
-    return lines
-
-
-def panel(kind, title, unit, targets, width, height, description="", options=None, custom=None, **defaults):
-    targets = [targets] if isinstance(targets, dict) else targets
-    fields = {"unit": unit, "color": {"mode": "palette-classic"}, "custom": custom or {}, **defaults}
-    return {
-        "type": kind,
-        "title": title,
-        "description": description,
-        "datasource": SOURCE,
-        "targets": [
-            {"refId": chr(ord("A") + index), "datasource": SOURCE, "editorMode": "code", "range": not it.get("instant"), **it}
-            for index, it in enumerate(targets)
-        ],
-        "fieldConfig": {"defaults": fields, "overrides": []},
-        "options": options or {},
-        "gridPos": {"w": width, "h": height},
-    }
-
-
-def lines(title, unit, targets, description="", width=8, stacked=False, **defaults):
-    custom = {
-        "drawStyle": "line",
-        "lineWidth": 1,
-        "fillOpacity": 25 if stacked else 8,
-        "showPoints": "never",
-        "spanNulls": False,
-        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
-    }
-    options = {
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
-    defaults.setdefault("min", 0)
-    return panel("timeseries", title, unit, targets, width, 8, description, options, custom, **defaults)
-
-
-def number(title, unit, expr, description="", thresholds=(), width=3, **defaults):
-    """`thresholds`: pairs of a value and the colour from it on; green below the first."""
-    steps = [{"color": "green", "value": None}, *({"color": color, "value": value} for value, color in thresholds)]
-    options = {
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-        "colorMode": "value",
-        "graphMode": "area",
-        "justifyMode": "auto",
-        "textMode": "auto",
-        "orientation": "auto",
-        "wideLayout": True,
-    }
-    found = panel("stat", title, unit, target(expr), width, 4, description, options, **defaults)
-    found["fieldConfig"]["defaults"]["color"] = {"mode": "thresholds"}
-    found["fieldConfig"]["defaults"]["thresholds"] = {"mode": "absolute", "steps": steps}
-    return found
-
-
-def heatmap(title, metric, labels="", description="", width=8):
-    expr = f"sum by (le) (increase({metric}_bucket{{{labels}}}{RATE}))"
-    options = {
-        "calculate": False,
-        "yAxis": {"unit": "s", "axisPlacement": "left"},
-        "cellGap": 1,
-        "color": {"mode": "scheme", "scheme": "Spectral", "steps": 64, "reverse": True, "exponent": 0.5, "fill": "red"},
-        "exemplars": {"color": "rgba(255,0,255,0.7)"},
-        "filterValues": {"le": 1e-9},
-        "legend": {"show": True},
-        "rowsFrame": {"layout": "auto"},
-        "tooltip": {"mode": "single", "yHistogram": False, "showColorScale": False},
-    }
-    shown = target(expr, "{{le}}", format="heatmap", exemplar=True)
-    return panel("heatmap", title, "s", shown, width, 8, description, options)
-
-
-def bars(title, unit, expr, legend, description="", width=8, **defaults):
-    options = {
-        "displayMode": "gradient",
-        "orientation": "horizontal",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-        "showUnfilled": True,
-        "valueMode": "color",
-        "namePlacement": "auto",
-        "sizing": "auto",
-        "minVizHeight": 16,
-        "minVizWidth": 8,
-    }
-    return panel("bargauge", title, unit, target(expr, legend, instant=True), width, 8, description, options, **defaults)
-
-
-# What a dashboard is made of.
-
-
-def variable(name, query, label):
-    return {
-        "name": name,
-        "label": label,
-        "type": "query",
-        "datasource": SOURCE,
-        "query": {"query": query, "refId": f"variable-{name}"},
-        "definition": query,
-        "refresh": 2,
-        "sort": 1,
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".*",
-        "current": {"text": ["All"], "value": ["$__all"]},
-        "options": [],
-        "hide": 0,
-        "regex": "",
-        "skipUrlSync": False,
-    }
-
-
-DATASOURCE = {
-    "name": "datasource",
-    "label": "Data source",
-    "type": "datasource",
-    "query": "prometheus",
-    "current": {"text": "Prometheus", "value": "prometheus"},
-    "hide": 0,
-    "includeAll": False,
-    "multi": False,
-    "options": [],
-    "refresh": 1,
-    "regex": "",
-    "skipUrlSync": False,
-}
 INSTANCE = variable("instance", "label_values(tenantry_build_info, instance)", "Gateway")
 TENANT = variable("tenant", "label_values(tenantry_requests_total, tenant)", "Tenant")
 MODEL = variable("model", 'label_values(tenantry_requests_total{tenant=~"$tenant"}, model)', "Model")
 WORKER = variable("worker", "label_values(tenantry_worker_leases, worker)", "Worker")
-
-
-def dashboard(name, title, description, variables, rows):
-    """`rows`: pairs of a title and its panels, which are laid out from left to right."""
-    panels, y, number_of = [], 0, 1
-    for heading, shown in rows:
-        row = {"type": "row", "title": heading, "collapsed": False, "panels": [], "id": number_of}
-        panels.append({**row, "gridPos": {"x": 0, "y": y, "w": 24, "h": 1}})
-        y, x, tallest, number_of = y + 1, 0, 0, number_of + 1
-        for it in shown:
-            width, height = it["gridPos"]["w"], it["gridPos"]["h"]
-            if x + width > 24:
-                y, x, tallest = y + tallest, 0, 0
-            panels.append({**it, "id": number_of, "gridPos": {"x": x, "y": y, "w": width, "h": height}})
-            x, tallest, number_of = x + width, max(tallest, height), number_of + 1
-        y += tallest
-    alerts = {
-        "name": "Alerts",
-        "enable": True,
-        "iconColor": "red",
-        "datasource": SOURCE,
-        "expr": 'ALERTS{alertname=~"Tenantry.*", alertstate="firing"}',
-        "titleFormat": "{{alertname}}",
-        "textFormat": "{{tenant}} {{worker}} {{sink}}",
-        "step": "60s",
-    }
-    links = {"type": "dashboards", "title": "Tenantry", "tags": ["tenantry"], "asDropdown": True, "includeVars": True}
-    return {
-        "uid": f"tenantry-{name}",
-        "title": f"Tenantry / {title}",
-        "description": description,
-        "tags": ["tenantry"],
-        "schemaVersion": 41,
-        "editable": True,
-        "graphTooltip": 1,
-        "timezone": "browser",
-        "refresh": "30s",
-        "time": {"from": "now-1h", "to": "now"},
-        "links": [{**links, "icon": "external link", "keepTime": True, "targetBlank": False, "tooltip": "", "url": ""}],
-        "annotations": {"list": [alerts]},
-        "templating": {"list": [DATASOURCE, *variables]},
-        "panels": panels,
-    }
 
 
 def fleet():
@@ -239,12 +49,12 @@ def fleet():
             ]),
             ("Traffic", [
                 lines("Requests by outcome", "reqps",
-                      target(f"sum by (outcome) (rate(tenantry_requests_total{{{here}}}{RATE}))", "{{outcome}}"), stacked=True),
+                      rates("tenantry_requests_total", here, "outcome"), stacked=True),
                 lines("Failures by outcome", "reqps",
                       target(f'sum by (outcome) (rate(tenantry_requests_total{{{here}, outcome=~"{FAILURES}"}}{RATE}))',
                              "{{outcome}}"), "What counts against the objective.", stacked=True),
                 lines("Tokens", "short",
-                      target(f"sum by (direction) (rate(tenantry_tokens_total{{{here}}}{RATE}))", "{{direction}}"),
+                      rates("tenantry_tokens_total", here, "direction"),
                       "A second; what prompts had (input) and answers (output)."),
                 lines("Streams in flight", "short",
                       target(f"sum by (instance) (tenantry_streams_in_flight{{{here}}})", "{{instance}}"), stacked=True),
@@ -273,7 +83,7 @@ def fleet():
                       target(f"sum by (base) (tenantry_queue_depth{{{here}}})", "{{base}}"), stacked=True),
                 lines("Wait for a place", "s", quantiles("tenantry_queue_wait_seconds", here)),
                 lines("Tried again", "reqps",
-                      target(f"sum by (outcome) (rate(tenantry_retries_total{{{here}}}{RATE}))", "{{outcome}}"),
+                      rates("tenantry_retries_total", here, "outcome"),
                       "Before the first event; over_budget were not."),
             ]),
             ("Workers", [
@@ -291,7 +101,7 @@ def fleet():
                       target(f'max by (worker) (tenantry_engine_kv_tokens{{{here}, worker=~"$worker"}})', "{{worker}}"),
                       "Positions in use."),
                 lines("Why a worker was picked", "reqps",
-                      target(f"sum by (reason) (rate(tenantry_picks_total{{{here}}}{RATE}))", "{{reason}}"), stacked=True),
+                      rates("tenantry_picks_total", here, "reason"), stacked=True),
             ]),
             ("What it stands on", [
                 lines("Catalogue", "bool_yes_no", target(f"min by (instance) (tenantry_catalogue_up{{{here}}})", "{{instance}}"),
@@ -336,12 +146,12 @@ def tenant():
             ]),
             ("What is asked", [
                 lines("Requests by outcome", "reqps",
-                      target(f"sum by (outcome) (rate(tenantry_requests_total{{{who}}}{RATE}))", "{{outcome}}"), stacked=True),
+                      rates("tenantry_requests_total", who, "outcome"), stacked=True),
                 lines("Requests by model", "reqps",
                       target(f"sum by (tenant, model) (rate(tenantry_requests_total{{{who}}}{RATE}))", "{{tenant}}/{{model}}"),
                       stacked=True),
                 lines("Requests by route", "reqps",
-                      target(f"sum by (route) (rate(tenantry_requests_total{{{who}}}{RATE}))", "{{route}}"), stacked=True),
+                      rates("tenantry_requests_total", who, "route"), stacked=True),
                 lines("Prompt tokens", "short",
                       target(f'sum by (tenant, model) (rate(tenantry_tokens_total{{{who}, direction="input"}}{RATE}))',
                              "{{tenant}}/{{model}}"), "A second.", stacked=True),
@@ -367,7 +177,7 @@ def tenant():
                       target(f"job_tenant_limit:tenantry_limit_utilisation:max{{{of}}}", "{{tenant}} {{limit}}"),
                       "Of the tightest; tenants below a half are left out.", max=1),
                 lines("Refused by limit", "reqps",
-                      target(f"sum by (tenant, limit) (rate(tenantry_rate_limited_total{{{of}}}{RATE}))", "{{tenant}} {{limit}}"),
+                      rates("tenantry_rate_limited_total", of, "tenant", "limit"),
                       stacked=True),
                 lines("Streams in flight", "short",
                       target(f"sum by (tenant) (tenantry_streams_in_flight{{{of}}})", "{{tenant}}"), stacked=True),
@@ -404,22 +214,22 @@ def adapters():
                       target(f"max by (state) (tenantry_adapters{{{here}}})", "{{state}}"),
                       "Of published adapters; those of the configuration file are not counted.", stacked=True),
                 lines("Why a worker was picked", "reqps",
-                      target(f"sum by (reason) (rate(tenantry_picks_total{{{here}}}{RATE}))", "{{reason}}"),
+                      rates("tenantry_picks_total", here, "reason"),
                       "affinity, resident: it had the adapter; load, spread: it had not.", stacked=True),
             ]),
             ("Loading", [
                 lines("Loads by outcome", "ops",
-                      target(f"sum by (outcome) (rate(tenantry_adapter_loads_total{{{here}}}{RATE}))", "{{outcome}}"), stacked=True),
+                      rates("tenantry_adapter_loads_total", here, "outcome"), stacked=True),
                 lines("Time to load", "s", quantiles("tenantry_adapter_load_seconds", here)),
                 heatmap("Loads", "tenantry_adapter_load_seconds", here),
                 lines("Evictions", "ops",
-                      target(f"sum by (instance) (rate(tenantry_adapter_evictions_total{{{here}}}{RATE}))", "{{instance}}"), stacked=True),
+                      rates("tenantry_adapter_evictions_total", here, "instance"), stacked=True),
                 lines("Evictions for each load", "percentunit",
                       target("job:tenantry_adapter_evictions_per_load:ratio_rate15m", "{{job}}")),
             ]),
             ("Proving and publishing", [
                 lines("Probes by outcome", "ops",
-                      target(f"sum by (outcome) (rate(tenantry_adapter_probes_total{{{here}}}{RATE}))", "{{outcome}}"),
+                      rates("tenantry_adapter_probes_total", here, "outcome"),
                       "mismatch: a worker answered as another adapter would.", stacked=True),
                 lines("In quarantine", "short",
                       target(f"max by (worker) (tenantry_adapters_quarantined{{{which}}})", "{{worker}}")),
@@ -456,10 +266,10 @@ def guard():
             ]),
             ("What is found", [
                 lines("Findings by action", "ops",
-                      target(f"sum by (side, action) (rate(tenantry_guard_verdicts_total{{{here}}}{RATE}))", "{{side}} {{action}}"),
+                      rates("tenantry_guard_verdicts_total", here, "side", "action"),
                       stacked=True),
                 lines("Findings by category", "ops",
-                      target(f"sum by (category) (rate(tenantry_guard_verdicts_total{{{here}}}{RATE}))", "{{category}}"), stacked=True),
+                      rates("tenantry_guard_verdicts_total", here, "category"), stacked=True),
                 lines("Findings for each text", "percentunit",
                       target(f"sum by (side) (rate(tenantry_guard_verdicts_total{{{here}}}{RATE})) "
                              f"/ sum by (side) (rate(tenantry_guard_texts_total{{{here}}}{RATE}))", "{{side}}")),
@@ -468,9 +278,9 @@ def guard():
                              f'{here}, outcome=~"content_filter|guard_stopped|guard_unavailable"}}{RATE}))', "{{tenant}} {{outcome}}"),
                       "content_filter: the prompt; guard_stopped: the answer.", stacked=True),
                 lines("Texts judged", "ops",
-                      target(f"sum by (side) (rate(tenantry_guard_texts_total{{{here}}}{RATE}))", "{{side}}"), stacked=True),
+                      rates("tenantry_guard_texts_total", here, "side"), stacked=True),
                 lines("Escalations", "ops",
-                      target(f"sum by (side, outcome) (rate(tenantry_guard_escalations_total{{{here}}}{RATE}))", "{{side}} {{outcome}}"),
+                      rates("tenantry_guard_escalations_total", here, "side", "outcome"),
                       "Doubtful to the first stage; busy: the second had no time.", stacked=True),
             ]),
             ("What it costs", [
@@ -511,12 +321,12 @@ def ratings():
             ]),
             ("Taken", [
                 lines("Ratings by outcome", "ops",
-                      target(f"sum by (outcome) (rate(tenantry_ratings_total{{{here}}}{RATE}))", "{{outcome}}"), stacked=True),
+                      rates("tenantry_ratings_total", here, "outcome"), stacked=True),
                 lines("Requests by tenant", "reqps",
                       target(f'sum by (tenant) (rate(tenantry_requests_total{{{here}, route="ratings"}}{RATE}))', "{{tenant}}"),
                       stacked=True),
                 lines("Events of generations", "ops",
-                      target(f"sum by (outcome) (rate(tenantry_generation_events_total{{{here}}}{RATE}))", "{{outcome}}"), stacked=True),
+                      rates("tenantry_generation_events_total", here, "outcome"), stacked=True),
             ]),
             ("Spool", [
                 lines("Events waiting", "short", target(f"sum by (instance) (tenantry_spool_events{{{here}}})", "{{instance}}"),
@@ -526,8 +336,8 @@ def ratings():
                       "As it counts against ratings.max_bytes.", stacked=True),
             ]),
             ("Sinks", [
-                lines("Delivered", "ops", target(f"sum by (sink) (rate(tenantry_sink_delivered_total{{{here}}}{RATE}))", "{{sink}}")),
-                lines("Tried again", "ops", target(f"sum by (sink) (rate(tenantry_sink_retried_total{{{here}}}{RATE}))", "{{sink}}")),
+                lines("Delivered", "ops", rates("tenantry_sink_delivered_total", here, "sink")),
+                lines("Tried again", "ops", rates("tenantry_sink_retried_total", here, "sink")),
                 lines("Dead letters", "short",
                       target(f"sum by (sink) (increase(tenantry_sink_dead_lettered_total{{{here}}}{RATE}))", "{{sink}}"),
                       "Refused for good."),

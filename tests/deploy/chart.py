@@ -152,7 +152,8 @@ def most():
     # Prometheus finds the operations port, under the name that the rules know.
     monitor = one(manifests, "ServiceMonitor")["spec"]
     (service,) = [
-        it for it in manifests
+        it
+        for it in manifests
         if it["kind"] == "Service" and monitor["selector"]["matchLabels"].items() <= it["metadata"]["labels"].items()
     ]
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
@@ -170,6 +171,7 @@ def passing():
 
 def changed():
     """A change of the configuration, and of nothing else, replaces the pods."""
+
     def annotations(*arguments):
         (workload,) = [it for it in rendered("least.yaml", *arguments) if it["kind"] == "StatefulSet"]
         return workload["spec"]["template"]["metadata"]["annotations"]["checksum/config"]

@@ -16,11 +16,14 @@ COMPOSE = DEPLOY / "compose" / "docker-compose.yml"
 
 
 def dockerfile():
-    lint = subprocess.run([Path(sys.executable).with_name("hadolint"), "--failure-threshold", "style", DOCKERFILE],
-                          capture_output=True, text=True)
+    lint = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), "--failure-threshold", "style", DOCKERFILE],
+        capture_output=True,
+        text=True,
+    )
     assert lint.returncode == 0, lint.stdout + lint.stderr
     text = DOCKERFILE.read_text()
-    last = text[text.rindex("\nFROM "):]
+    last = text[text.rindex("\nFROM ") :]
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", last, re.MULTILINE), "it runs as root"
     assert 'CMD ["tenantry", "health"]' in last
 

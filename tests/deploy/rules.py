@@ -1,7 +1,6 @@
 """promtool's own checks, its unit tests, and what promtool does not ask for."""
 
 import subprocess
-from pathlib import Path
 
 import yaml
 

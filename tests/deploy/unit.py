@@ -58,7 +58,8 @@ def analysed():
         assert run.returncode == 0 and UNIT.name not in run.stderr, run.stderr
         safe = subprocess.run(
             [analyze, "security", "--offline=yes", f"--threshold={EXPOSURE}", "--no-pager", copy],
-            capture_output=True, text=True,
+            capture_output=True,
+            text=True,
         )
         assert safe.returncode == 0, safe.stdout[-600:] + safe.stderr
         print(safe.stdout.strip().splitlines()[-1])
@@ -74,7 +75,9 @@ def without_executable_writes():
             os._exit(77)
 
     lines = '{"text": "you are a stupid worthless idiot"}\n'
-    run = subprocess.run([PROGRAM, "guard", "score", "--every"], input=lines, capture_output=True, text=True, preexec_fn=deny)
+    run = subprocess.run(
+        [PROGRAM, "guard", "score", "--every"], input=lines, capture_output=True, text=True, preexec_fn=deny
+    )
     if run.returncode == 77:
         return print("the kernel cannot deny memory that is written to and executed: not tried")
     assert run.returncode == 0 and '"block"' in run.stdout, run.stderr

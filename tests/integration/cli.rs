@@ -161,3 +161,27 @@ fn texts_are_judged_in_their_order_and_a_bad_line_is_named() {
     assert_eq!((output.status.success(), text(&output.stdout).lines().count()), (false, 1));
     assert!(text(&output.stderr).contains("line 2: expected {\"text\": \"…\"}"), "{}", text(&output.stderr));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_by_its_exit_code_how_a_gateway_is() {
+    let config = quickstart_like("[bases.away]\n[workers.away]\ndriver = \"grpc\"\nbases = [\"away\"]\nurl = \"http://127.0.0.1:9\"\n");
+    crate::support::Server::with_config(&config, |server| async move {
+        let ops = format!("http://{}/", server.addresses().ops);
+        let ask = |more: &[&str]| {
+            let arguments = [&["health", "--server", ops.as_str()], more].concat().into_iter().map(str::to_owned);
+            let arguments: Vec<String> = arguments.collect();
+            let asked = move || tenantry(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), "");
+            tokio::task::spawn_blocking(asked)
+        };
+        let output = ask(&[]).await.expect("it runs");
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ok\n"));
+        // It runs, and one base model has no worker.
+        let output = ask(&["--ready"]).await.expect("it runs");
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+        assert!(text(&output.stderr).contains("away") && text(&output.stderr).contains("(503)"), "{}", text(&output.stderr));
+    })
+    .await;
+    let output = tenantry(&["health", "--server", "http://127.0.0.1:9"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("tenantry: http://127.0.0.1:9: "), "{}", text(&output.stderr));
+}
