@@ -164,7 +164,9 @@ fn texts_are_judged_in_their_order_and_a_bad_line_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_says_by_its_exit_code_how_a_gateway_is() {
-    let config = quickstart_like("[bases.away]\n[workers.away]\ndriver = \"grpc\"\nbases = [\"away\"]\nurl = \"http://127.0.0.1:9\"\n");
+    let config = quickstart_like(
+        "[bases.away]\n[workers.away]\ndriver = \"grpc\"\nbases = [\"away\"]\nurl = \"http://127.0.0.1:9\"\n",
+    );
     crate::support::Server::with_config(&config, |server| async move {
         let ops = format!("http://{}/", server.addresses().ops);
         let ask = |more: &[&str]| {
@@ -178,7 +180,11 @@ async fn health_says_by_its_exit_code_how_a_gateway_is() {
         // It runs, and one base model has no worker.
         let output = ask(&["--ready"]).await.expect("it runs");
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
-        assert!(text(&output.stderr).contains("away") && text(&output.stderr).contains("(503)"), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("away") && text(&output.stderr).contains("(503)"),
+            "{}",
+            text(&output.stderr)
+        );
     })
     .await;
     let output = tenantry(&["health", "--server", "http://127.0.0.1:9"], "");

@@ -42,9 +42,11 @@ fn config(folder: &Path, redis: u16, broken: &str) -> String {
     }
     let initech = "id = \"initech\"\nlimits = { requests_per_minute = 4 }\n";
     let acme = "\"acme-only\" = {";
-    quickstart_like(&more)
-        .replacen("id = \"initech\"\n", initech, 1)
-        .replacen(acme, &format!("broken = {{ base = \"broken\" }}\n{acme}"), 1)
+    quickstart_like(&more).replacen("id = \"initech\"\n", initech, 1).replacen(
+        acme,
+        &format!("broken = {{ base = \"broken\" }}\n{acme}"),
+        1,
+    )
 }
 
 async fn publish(server: &Server) {
