@@ -71,25 +71,32 @@ build_s3() {
     finish s3 "$1"
 }
 
-# Debian's, whichever version it has here. Elsewhere PROMETHEUS and PROMTOOL name
-# what is installed.
+# What is installed, or Debian's package, whichever version it has here. PROMETHEUS
+# and PROMTOOL may name others.
 install_prometheus() {
-    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-        say "missing: Prometheus; install it, and name its programs as PROMETHEUS and PROMTOOL"
-        exit 1
-    fi
-    say "installing Prometheus, once"
     begin prometheus
     mkdir -p "$services/prometheus/package"
-    if ! apt-cache show prometheus >/dev/null 2>&1; then
-        apt-get update -qq >&2 </dev/null
+    if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
+        ln -s "$(command -v prometheus)" "$(command -v promtool)" "$services/prometheus"
+    else
+        say "fetching Prometheus, once"
+        if ! fetch_debian prometheus "$services/prometheus/package"; then
+            say "missing: Prometheus; install it, or name its programs as PROMETHEUS and PROMTOOL"
+            exit 1
+        fi
+        mv "$services"/prometheus/package/usr/bin/{prometheus,promtool} "$services/prometheus"
     fi
-    (cd "$services/prometheus" && apt-get download -qq -o APT::Sandbox::User=root prometheus >&2 </dev/null)
-    dpkg-deb --extract "$services"/prometheus/*.deb "$services/prometheus/package"
-    mv "$services"/prometheus/package/usr/bin/{prometheus,promtool} "$services/prometheus"
-    rm -rf "$services/prometheus/package" "$services"/prometheus/*.deb
+    rm -rf "$services/prometheus/package"
     finish prometheus "$1"
 }
+
+# fetch_debian PACKAGE FOLDER: what is in a package of Debian, without installing it.
+fetch_debian() (
+    cd "$2" || return
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return
+    apt-cache show "$1" >/dev/null 2>&1 || apt-get update -qq >&2 </dev/null || return
+    apt-get download -qq -o APT::Sandbox::User=root "$1" >&2 </dev/null && dpkg-deb --extract ./*.deb .
+)
 
 # The wheel has a layer for AWS Lambda, and the layer Helm itself.
 install_helm() {
