@@ -26,6 +26,7 @@ WORKER = variable("worker", "label_values(tenantry_worker_leases, worker)", "Wor
 
 def fleet():
     here = 'instance=~"$instance"'
+    ours = f"tenantry_build_info{{{here}}}"
     return dashboard(
         "fleet",
         "Fleet",
@@ -114,6 +115,17 @@ def fleet():
                       "Generations whose usage is not written down."),
                 lines("Gateways that share", "short", target(f"max by (instance) (tenantry_gateways{{{here}}})", "{{instance}}")),
                 lines("Versions", "short", target(f"sum by (version) (tenantry_build_info{{{here}}})", "{{version}}"), stacked=True),
+                lines("Processor", "short",
+                      target(f"sum by (instance) (rate(process_cpu_seconds_total{RATE}) and on (job, instance) {ours})", "{{instance}}"),
+                      "Cores in use.", stacked=True),
+                lines("Memory", "bytes",
+                      target(f"sum by (instance) (process_resident_memory_bytes and on (job, instance) {ours})", "{{instance}}"),
+                      stacked=True),
+                lines("Open files", "percentunit",
+                      target(f"max by (instance) (process_open_fds / process_max_fds and on (job, instance) {ours})", "{{instance}}"),
+                      "And sockets, of those that may be: past it connections wait.", max=1),
+                lines("Spans dropped", "short", rates("tenantry_trace_spans_dropped_total", here, "instance"),
+                      "A second; the collector did not take them."),
             ]),
         ],
     )

@@ -58,7 +58,7 @@ PANELS = list(queries())
 def names_in(expression):
     """Metrics and recorded series that a query names."""
     bare = re.sub(r'"[^"]*"', '""', expression)
-    return {name for name in re.findall(r"[a-zA-Z_:][a-zA-Z0-9_:]*", bare) if "tenantry_" in name}
+    return {name for name in re.findall(r"[a-zA-Z_:][a-zA-Z0-9_:]*", bare) if "tenantry_" in name or name.startswith("process_")}
 
 
 def tenantry_check(file, environment=None):
