@@ -25,13 +25,14 @@ async fn broken() -> String {
     format!("http://{address}/v1")
 }
 
-/// The quickstart with limits that are shared and soon reached, ratings, and a
-/// base model whose two workers fail.
+/// The quickstart with limits that are shared and soon reached, ratings, traces that
+/// nobody takes, and a base model whose two workers fail.
 fn config(folder: &Path, redis: u16, broken: &str) -> String {
     let url = folder.join("redis");
     fs::write(&url, format!("redis://127.0.0.1:{redis}/0")).expect("written");
     let mut more = format!(
-        "[redis]\nurl = \"file:{}\"\n[bases.broken]\n[ratings]\nfolder = {:?}\n\
+        "[redis]\nurl = \"file:{}\"\n[traces]\nendpoint = \"http://127.0.0.1:9\"\ntimeout = \"1s\"\n\
+         [bases.broken]\n[ratings]\nfolder = {:?}\n\
          [ratings.sinks.events]\nkind = \"file\"\nfolder = {:?}\n",
         url.display(),
         folder.join("spool"),
