@@ -18,15 +18,15 @@ model=$(python3 scripts/base_model.py --data-dir "$DATA_DIR")
 
 venv=$DATA_DIR/venv
 requirements=$DATA_DIR/requirements.txt
-sort -u tests/clients/*/requirements.txt >"$requirements"
+sort -u tests/clients/*/requirements.txt tests/deploy/requirements.txt >"$requirements"
 if ! fresh "$requirements" "$venv/installed.txt" || ! "$venv/bin/python" -c '' 2>/dev/null; then
-    say "installing the Python clients into $venv"
+    say "installing the Python clients and checkers into $venv"
     python3 -m venv --clear "$venv"
     "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --requirement "$requirements" </dev/null
     cp "$requirements" "$venv/installed.txt"
 fi
 
-# Postgres, Redis, NATS and an S3 server.
+# Postgres, Redis, NATS, an S3 server, Prometheus and Helm.
 DATA_DIR=$DATA_DIR bash scripts/services.sh
 
 for lock in tests/clients/*/package-lock.json; do

@@ -3,6 +3,7 @@
 pub(crate) mod adapters;
 mod api;
 pub(crate) mod guard;
+pub(crate) mod health;
 pub(crate) mod limits;
 pub(crate) mod ratings;
 pub(crate) mod usage;
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     },
     /// Tell everything that is wrong with a configuration file
     Check { file: PathBuf },
+    /// Ask a running gateway whether it is well; the exit code says it
+    Health(health::Arguments),
     /// Publish adapters to a running gateway, and see what became of them
     Adapters(adapters::Arguments),
     /// See the workers of a running gateway, and take them out of service

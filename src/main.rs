@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Serve { config } => return serve(&config).unwrap_or_else(Failure::report),
         Command::Worker { config } => return worker(&config).unwrap_or_else(Failure::report),
         Command::Check { file } => cli::check(&file),
+        Command::Health(arguments) => cli::health::run(arguments),
         Command::Adapters(arguments) => cli::adapters::run(arguments),
         Command::Workers(arguments) => cli::workers::run(arguments),
         Command::Limits(arguments) => cli::limits::run(arguments),

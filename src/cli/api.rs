@@ -1,9 +1,10 @@
 //! The admin API, as the commands that speak to a running gateway use it.
 
 use std::env;
+use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
 use super::Failure;
@@ -59,6 +60,15 @@ impl Api {
             Ok(key) => request.bearer_auth(key),
             Err(_) => request,
         }
+    }
+
+    /// What the listener says on a path that asks for no key.
+    pub(crate) async fn look(&self, path: &str, within: Duration) -> Result<(StatusCode, String), Failure> {
+        let said = async {
+            let answer = self.client.get(format!("{}/{path}", self.server)).timeout(within).send().await?;
+            Ok((answer.status(), answer.text().await?))
+        };
+        said.await.map_err(|error: reqwest::Error| other(format!("{}: {}", self.server, because(&error))))
     }
 
     /// The server's answer, or what it says is wrong.

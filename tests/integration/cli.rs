@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use crate::support::{quickstart_like, repository};
+use crate::support::{Server, quickstart_like, repository};
 
 pub(crate) fn tenantry(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tenantry"))
@@ -163,4 +164,37 @@ fn texts_are_judged_in_their_order_and_a_bad_line_is_named() {
     for part in ["line 2: expected {\"text\": \"…\"}", "line 4: ", "2 lines could not be judged"] {
         assert!(told.contains(part), "{part} is not in {told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_by_its_exit_code_how_a_gateway_is() {
+    let away = "[bases.away]\n[workers.away]\ndriver = \"grpc\"\nbases = [\"away\"]\nurl = \"http://127.0.0.1:9\"\n";
+    let served = "away = { base = \"away\" }\n\"acme-only\" = {";
+    let config = quickstart_like(away).replacen("\"acme-only\" = {", served, 1);
+    Server::with_config(&config, |server| async move {
+        let ops = format!("http://{}/", server.addresses().ops);
+        let health = async |more: &'static [&'static str]| {
+            let ops = ops.clone();
+            let asked = move || tenantry(&[&["health", "--server", &ops], more].concat(), "");
+            tokio::task::spawn_blocking(asked).await.expect("it runs")
+        };
+        let output = health(&[]).await;
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ok\n"));
+        // It runs, and one base model has no worker, once that was found out.
+        let mut output = health(&["--ready"]).await;
+        for _ in 0..100 {
+            if !output.status.success() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            output = health(&["--ready"]).await;
+        }
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+        assert!(told.contains("away") && told.contains("(503)"), "{told}");
+    })
+    .await;
+    let output = tenantry(&["health", "--server", "http://127.0.0.1:9"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("tenantry: http://127.0.0.1:9: "), "{}", text(&output.stderr));
 }

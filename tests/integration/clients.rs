@@ -21,7 +21,7 @@ async fn run(mut command: Command) {
     assert!(output.status.success(), "{shown}: {}\n{text}", output.status);
 }
 
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     std::env::var_os("TENANTRY_TEST_PYTHON").map_or_else(|| repository(".tenantry/venv/bin/python"), PathBuf::from)
 }
 

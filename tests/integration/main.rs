@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 #[path = "../conformance/mod.rs"]
 mod conformance;
+mod deploy;
 mod disconnect;
 mod discovery;
 mod drivers;

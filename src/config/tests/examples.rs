@@ -49,19 +49,29 @@ fn a_worker_that_others_can_reach_needs_a_key() {
 #[test]
 fn every_shipped_configuration_is_without_a_problem() {
     let mut loaded = 0;
-    for folder in ["config", "deploy"] {
-        let Ok(files) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else { continue };
-        for file in files.map(|file| file.expect("readable").path()) {
-            if file.extension().is_some_and(|it| it == "toml") {
-                match crate::config::is_worker(&file) {
-                    true => drop(worker(&file.to_string_lossy())),
-                    false => drop(config(&file.to_string_lossy())),
-                }
-                loaded += 1;
+    for file in ["config", "deploy"].into_iter().flat_map(configurations) {
+        match crate::config::is_worker(&file) {
+            true => drop(worker(&file.to_string_lossy())),
+            false => drop(config(&file.to_string_lossy())),
+        }
+        loaded += 1;
+    }
+    assert!(loaded >= 5, "config/ has four, deploy/ has one");
+}
+
+/// The TOML files in a folder of the repository, and in those within it.
+fn configurations(folder: &str) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("shipped") {
+            let path = entry.expect("readable").path();
+            match path.extension().is_some_and(|it| it == "toml") {
+                true => found.push(path),
+                false => folders.extend(Some(path).filter(|it| it.is_dir())),
             }
         }
     }
-    assert!(loaded >= 2, "config/ has at least two files");
+    found
 }
 
 #[test]

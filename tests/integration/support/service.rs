@@ -8,6 +8,7 @@ use super::repository;
 /// A server of this test's own, started by one of our scripts.
 pub(crate) struct Service {
     script: &'static str,
+    arguments: Vec<String>,
     process: std::process::Child,
     folder: tempfile::TempDir,
     pub(crate) port: u16,
@@ -17,6 +18,11 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start(script: &'static str) -> Self {
+        Self::start_with(script, Vec::new())
+    }
+
+    /// With what the script wants after its folder and port.
+    pub(crate) fn start_with(script: &'static str, arguments: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
         // Another user may own what is in it.
@@ -24,16 +30,17 @@ impl Service {
         std::fs::create_dir(&data).expect("made");
         let open = std::process::Command::new("chmod").arg("755").arg(folder.path()).status();
         assert!(open.expect("chmod runs").success());
-        let process = Self::spawn(script, &data, port);
-        Self { script, process, folder, port }
+        let process = Self::spawn(script, &data, port, &arguments);
+        Self { script, arguments, process, folder, port }
     }
 
-    fn spawn(script: &str, data: &Path, port: u16) -> std::process::Child {
+    fn spawn(script: &str, data: &Path, port: u16, arguments: &[String]) -> std::process::Child {
         let services = std::env::var_os("TENANTRY_TEST_DATA").unwrap_or_else(|| repository(".tenantry").into());
         std::process::Command::new("bash")
             .arg(repository("scripts").join(script))
             .arg(data)
             .arg(port.to_string())
+            .args(arguments)
             .env("DATA_DIR", services)
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
@@ -68,7 +75,7 @@ impl Service {
     }
 
     pub(crate) fn start_again(&mut self) {
-        self.process = Self::spawn(self.script, &self.data(), self.port);
+        self.process = Self::spawn(self.script, &self.data(), self.port, &self.arguments);
     }
 }
 
