@@ -52,8 +52,9 @@ PAIRS_WEIGHT = 2.0  # of rows written for this project
 JOINED = 0.1  # of rows stand next to a benign one, before or after it
 MISSPELT = 0.1  # of rows have a word or two in another spelling
 # Of these sources' rows of a label, so many of six are trained on, and weigh more in turn: they
-# are the most alike, and a quarter of all tokens.
-THINNED = {("cat_wiki", 0): 3, ("davidson", 1): 4}
+# are the most alike, and the half of all tokens.
+THINNED = {("cat_wiki", 0): 2, ("davidson", 1): 3, ("paradetox", 0): 4, ("paradetox", 1): 4, ("edos_notsexist", 0): 4}
+THINNED_FIRST = {("cat_wiki", 0): 3, ("davidson", 1): 4}
 KEPT_BACK = 10  # of the benign sources' rows one in so many is not trained on
 
 
@@ -73,18 +74,24 @@ def split_benign(rows):
 def thinned(rows, seed):
     for at, row in enumerate(rows):
         kept = THINNED.get((row["source"], row["label"]), 6)
-        if (at + 3 * seed) % 6 < kept:
+        if (at + 2 * seed) % 6 < kept:
             yield row | {"weight": 6 / kept}
 
 
-def training_rows(data, seed):
+def training_rows(data, seed, first):
     """Rows, each with its weight."""
     train, _ = split_benign(read_rows(data / "train.jsonl.gz"))
+    if first:
+        of = [THINNED_FIRST.get((row["source"], row["label"]), 6) for row in train]
+        train = [row | {"weight": 1.0} for at, row in enumerate(train) if at % 6 < of[at]]
+    else:
+        train = list(thinned(train, seed))
     written = [row for row in read_rows(ROOT / "tests/fixtures/guard/contrast.jsonl") if row["split"] == "train"]
     written += list(prompts.pairs(contrast))
-    written += [row for room in (prompts, covert, harmless) for row in room.rows() if row["split"] == "train"]
+    rooms = [prompts] if first else [prompts, covert, harmless]
+    written += [row for room in rooms for row in room.rows() if row["split"] == "train"]
     written = list({row["text"]: row for row in written}.values())
-    return list(thinned(train, seed)) + [row | {"weight": PAIRS_WEIGHT} for row in written]
+    return train + [row | {"weight": PAIRS_WEIGHT} for row in written]
 
 
 # How words are spelt to get past a filter, where the normal form does not bring them together.
@@ -137,9 +144,9 @@ def targets(row):
     return [row["label"]] + [float(kinds is not None and kind in kinds) for kind in CATEGORIES], [row["weight"]] + known
 
 
-def batches(rows, tokenizer, chance):
+def batches(rows, tokenizer, chance, first=False):
     """Of texts about as long as each other, in random order."""
-    rows = list(joined(list(misspelt(rows, chance)), chance))
+    rows = list(joined(rows if first else list(misspelt(rows, chance)), chance))
     chance.shuffle(rows)
     ids = [encoding.ids for encoding in tokenizer.encode_batch([row["normal"] for row in rows])]
     made = []
@@ -228,18 +235,20 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--features", default=ROOT / "target/release/examples/features", help="the crate's example, built")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--first", action="store_true", help="as the first run was: on fewer rows of our own, none misspelt")
     options = parser.parse_args()
 
     torch.manual_seed(7)  # the new outputs begin alike in every run, so that runs can be averaged
     chance = random.Random(options.seed)
-    rows = training_rows(options.data, options.seed)
+    rows = training_rows(options.data, options.seed, options.first)
     for row, normal in zip(rows, normal_forms(rows, options.features)):
         row["normal"] = normal
     dev = read_rows(options.data / "dev.jsonl.gz")
     dev_texts, dev_labels = normal_forms(dev, options.features), [row["label"] for row in dev]
 
     # In one pass over the rows nothing is learnt by heart, and dropping out costs time.
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    # Torch's fused attention is slower than plain products for so short texts on a CPU.
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "attn_implementation": "eager"}
     tokenizer, model = open_tokenizer(options.base), open_model(options.base, **still)
     plain = [name for name, _ in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     groups = [
@@ -251,7 +260,7 @@ def main():
     print(len(rows), "rows", steps, "steps", flush=True)
 
     began, recent = time.time(), []
-    for step, (input_ids, labels, weights) in enumerate(batches(rows, tokenizer, chance)):
+    for step, (input_ids, labels, weights) in enumerate(batches(rows, tokenizer, chance, options.first)):
         for group in optimizer.param_groups:
             group["lr"] = RATE * rate(step, steps)
         model.train()
