@@ -78,14 +78,16 @@ def thinned(rows, seed):
             yield row | {"weight": 6 / kept}
 
 
-def training_rows(data, seed, first):
-    """Rows, each with its weight."""
+def training_rows(data, seed, first, most=None):
+    """Rows, each with its weight; at most so many of the data's."""
     train, _ = split_benign(read_rows(data / "train.jsonl.gz"))
     if first:
         of = [THINNED_FIRST.get((row["source"], row["label"]), 6) for row in train]
         train = [row | {"weight": 1.0} for at, row in enumerate(train) if at % 6 < of[at]]
     else:
         train = list(thinned(train, seed))
+    if most is not None:
+        train = random.Random(seed).sample(train, min(most, len(train)))
     written = [row for row in read_rows(ROOT / "tests/fixtures/guard/contrast.jsonl") if row["split"] == "train"]
     written += list(prompts.pairs(contrast))
     rooms = [prompts] if first else [prompts, covert, harmless]
@@ -235,12 +237,14 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--features", default=ROOT / "target/release/examples/features", help="the crate's example, built")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--rows", type=int, help="of the data's rows at most so many, to train a model further on our own")
+    parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--first", action="store_true", help="as the first run was: on fewer rows of our own, none misspelt")
     options = parser.parse_args()
 
     torch.manual_seed(7)  # the new outputs begin alike in every run, so that runs can be averaged
     chance = random.Random(options.seed)
-    rows = training_rows(options.data, options.seed, options.first)
+    rows = training_rows(options.data, options.seed, options.first, options.rows)
     for row, normal in zip(rows, normal_forms(rows, options.features)):
         row["normal"] = normal
     dev = read_rows(options.data / "dev.jsonl.gz")
@@ -262,7 +266,7 @@ def main():
     began, recent = time.time(), []
     for step, (input_ids, labels, weights) in enumerate(batches(rows, tokenizer, chance, options.first)):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * rate(step, steps)
+            group["lr"] = options.rate * rate(step, steps)
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=input_ids, attention_mask=(input_ids != 0).long()).logits
