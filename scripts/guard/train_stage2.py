@@ -78,7 +78,7 @@ def thinned(rows, seed):
             yield row | {"weight": 6 / kept}
 
 
-def training_rows(data, seed, first, most=None):
+def training_rows(data, seed, first, most=None, weight=PAIRS_WEIGHT):
     """Rows, each with its weight; at most so many of the data's."""
     train, _ = split_benign(read_rows(data / "train.jsonl.gz"))
     if first:
@@ -93,7 +93,7 @@ def training_rows(data, seed, first, most=None):
     rooms = [prompts] if first else [prompts, covert, harmless]
     written += [row for room in rooms for row in room.rows() if row["split"] == "train"]
     written = list({row["text"]: row for row in written}.values())
-    return train + [row | {"weight": PAIRS_WEIGHT} for row in written]
+    return train + [row | {"weight": weight} for row in written]
 
 
 # How words are spelt to get past a filter, where the normal form does not bring them together.
@@ -238,13 +238,14 @@ def main():
     parser.add_argument("--features", default=ROOT / "target/release/examples/features", help="the crate's example, built")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--rows", type=int, help="of the data's rows at most so many, to train a model further on our own")
+    parser.add_argument("--own-weight", type=float, default=PAIRS_WEIGHT, help="of rows written for this project")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--first", action="store_true", help="as the first run was: on fewer rows of our own, none misspelt")
     options = parser.parse_args()
 
     torch.manual_seed(7)  # the new outputs begin alike in every run, so that runs can be averaged
     chance = random.Random(options.seed)
-    rows = training_rows(options.data, options.seed, options.first, options.rows)
+    rows = training_rows(options.data, options.seed, options.first, options.rows, options.own_weight)
     for row, normal in zip(rows, normal_forms(rows, options.features)):
         row["normal"] = normal
     dev = read_rows(options.data / "dev.jsonl.gz")
