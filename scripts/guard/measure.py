@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+import covert
+import harmless
 import prompts
 from rows import at_threshold, read_rows
 from train_stage2 import ROOT, auc, split_benign
@@ -77,6 +79,8 @@ def main():
     own = [row for row in prompts.rows() if row["split"] == "check"]
     sets = {"dev": dev, "contrast": [row for row in contrast if row["kind"] != "sounds_bad"], "own prompts": own}
     sets["sounds bad"] = [row for row in contrast + own if row["label"] == 0 and row["kind"].startswith(("sounds", "prompt"))]
+    sets["covert"] = [row for row in covert.rows() if row["split"] == "check"]
+    sets["harmless"] = [row for row in harmless.rows() if row["split"] == "check"]
     for source in sorted({row["source"] for row in benign}):
         sets[source] = [row for row in benign if row["source"] == source]
     if options.prose:

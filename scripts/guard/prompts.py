@@ -210,18 +210,23 @@ def fill(template, slots, chance):
     return text[0].upper() + text[1:] if template[0] == "{" else text
 
 
-def rows(each=14, seed=7):
+def of_templates(all_slots, groups_of_labels, name, each, seed):
     """Up to `each` different texts of every template: text, label, kind, split."""
     chance = random.Random(seed)
-    slots = {slot: kept_back(items) for slot, items in SLOTS.items()}
-    for label, groups in ((0, FINE), (1, BAD)):
+    slots = {slot: kept_back(items) for slot, items in all_slots.items()}
+    for label, groups in groups_of_labels:
         for kind, templates in groups.items():
             for part, split in enumerate(("train", "check")):
                 filled = {slot: items[part] for slot, items in slots.items()}
                 for template in kept_back(templates)[part]:
                     texts = {fill(template, filled, chance): None for _ in range(each)}
                     for text in texts:
-                        yield {"text": text, "label": label, "kind": f"prompt_{kind}", "split": split}
+                        yield {"text": text, "label": label, "kind": f"{name}_{kind}", "split": split}
+
+
+def rows(each=14, seed=7):
+    """The rows of this file."""
+    return of_templates(SLOTS, ((0, FINE), (1, BAD)), "prompt", each, seed)
 
 
 def pairs(contrast, each=24, seed=7):

