@@ -57,7 +57,7 @@ fn it_does_not_depend_on_who_is_beside() {
     let together = scores(&texts);
     for (text, score) in texts.iter().zip(&together).take(rows.len()) {
         let alone = scores(&[text])[0];
-        assert!((alone.toxic - score.toxic).abs() < 1e-5, "{text}: {alone:?} {score:?}");
+        assert_eq!(alone, *score, "{text}");
     }
 }
 
@@ -77,7 +77,7 @@ fn it_is_shared_between_threads() {
         (0..4).map(|_| std::thread::spawn(move || scores(&["you are a stupid worthless idiot"; 3]))).collect();
     for thread in threads {
         let scores = thread.join().expect("no panic");
-        assert!(scores.iter().all(|score| (score.toxic - alone.toxic).abs() < 1e-5), "{scores:?}");
+        assert!(scores.iter().all(|score| *score == alone), "{scores:?}");
     }
 }
 
