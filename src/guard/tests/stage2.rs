@@ -15,8 +15,8 @@ struct Row {
 
 /// Of the rounding to 8 bits, in probability.
 const ROUNDING: f32 = 0.05;
-/// Of another order of additions.
-const ARITHMETIC: f32 = 1e-3;
+/// Of activations in 8 bits, which PyTorch does not have.
+const ACTIVATIONS: f32 = 0.04;
 
 fn rows() -> Vec<Row> {
     serde_json::from_str(include_str!("../../../tests/fixtures/guard/stage2.json")).expect("rows")
@@ -41,11 +41,11 @@ fn it_says_what_it_said_where_it_was_trained() {
     assert!(rows.len() > 10);
     for (row, score) in rows.iter().zip(scores(&texts)) {
         let near = |a: f32, b: f32, tolerance: f32| (a - b).abs() < tolerance;
-        assert!(near(score.toxic, row.rounded[0], ARITHMETIC), "{}: {score:?} {:?}", row.text, row.rounded);
+        assert!(near(score.toxic, row.rounded[0], ACTIVATIONS), "{}: {score:?} {:?}", row.text, row.rounded);
         assert!(near(score.toxic, row.float[0], ROUNDING), "{}: {score:?} {:?}", row.text, row.float);
         for (category, given) in Category::ALL.into_iter().zip(&row.rounded[1..]) {
             let likely = score.of(category).expect("it tells all");
-            assert!(near(likely, row.rounded[0] * given, ARITHMETIC), "{}: {category:?} {likely}", row.text);
+            assert!(near(likely, row.rounded[0] * given, ACTIVATIONS), "{}: {category:?} {likely}", row.text);
         }
     }
 }
