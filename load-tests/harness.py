@@ -118,6 +118,27 @@ def wait_ready(process: subprocess.Popen, port: int) -> None:
     sys.exit("the server was not ready within a minute")
 
 
+def cpu_seconds(process: int) -> float:
+    """CPU time of all threads there are, to the nanosecond."""
+    threads = pathlib.Path(f"/proc/{process}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
+@contextlib.contextmanager
+def mock_worker(port: int) -> Iterator[None]:
+    """`mock_worker.py` at that port."""
+    worker = subprocess.Popen([sys.executable, pathlib.Path(__file__).with_name("mock_worker.py"), "--port", str(port)])
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(timeout=10)
+
+
 def cpu_name() -> str:
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

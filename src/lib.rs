@@ -18,7 +18,7 @@
 //! | [`config`] | the file |
 //! | [`app`], [`shutdown`] | all of it together, and its end |
 //!
-//! `engine` and `types` are crates of their own, in the same places.
+//! `engine`, its kernels, `guard`, `ratings` and `types` are crates of their own, in the same places.
 //! Rooms import one way, and a test holds them to it. Only `gateway` composes
 //! them; only [`app`] knows them all.
 //!

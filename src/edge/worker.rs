@@ -150,6 +150,14 @@ impl worker_server::Worker for Service {
         Ok(Response::new(pb::UnloadAdapterResponse {}))
     }
 
+    async fn decode(&self, request: Request<pb::DecodeRequest>) -> Result<Response<pb::DecodeResponse>, tonic::Status> {
+        self.authenticate(&request)?;
+        let pb::DecodeRequest { base, tokens } = request.into_inner();
+        let tokens = tokens.ok_or_else(|| tonic::Status::invalid_argument("`tokens` is missing"))?.ids;
+        let text = self.embedded.text_of(&BaseName::new(base), &tokens).await;
+        Ok(Response::new(pb::DecodeResponse { text }))
+    }
+
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, tonic::Status> {
         self.authenticate(&request)?;
         let (status, memory) = (self.embedded.status(), self.embedded.memory());

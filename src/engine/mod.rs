@@ -23,8 +23,6 @@ pub mod files;
 mod footprint;
 mod forward;
 mod generation;
-#[expect(unsafe_code, reason = "the one folder that may: instruction sets and threads")]
-pub mod kernels;
 mod model;
 mod prefill;
 mod sampler;
@@ -37,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::{io, thread};
 
+pub use tenantry_kernels as kernels;
 use tenantry_types::Sampling;
 use thiserror::Error;
 

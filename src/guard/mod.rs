@@ -1,7 +1,6 @@
 //! The judging half of the guard: text in, verdicts out. Stages 0 and 1 are pure: no
-//! I/O, no threads, locks or clocks. Stage 2 opens files where it is told to, and
-//! computes on a thread of its own for each calling one. Nothing here knows of
-//! tenants, routes or streams.
+//! I/O, no threads, locks or clocks. Stage 2 opens files where it is told to. Nothing
+//! here knows of tenants, routes or streams.
 //!
 //! A text is normalised once ([`Normalised`]) and then read by the first two stages;
 //! the third is for few:

@@ -200,10 +200,7 @@ impl Judge {
         let (question, normalised, whole) = self.read(side, question).await;
         let (scores, busy) = self.scores(side, &question, &whole).await;
         let stage = if scores.stage2.is_some() { Stage::Encoder } else { Stage::Linear };
-        // Not the space around it.
-        let said = question.text[question.from..].trim();
-        let start = said.as_ptr() as usize - question.text.as_ptr() as usize;
-        let all = || std::iter::once(start..start + said.len()).collect::<Vec<_>>();
+        let all = || sentences(&question.text, question.from..question.text.len());
         if busy && rules.busy == Busy::Block {
             return Opinion { found: Some(Found::unjudged()), spans: all() };
         }
@@ -211,7 +208,11 @@ impl Judge {
             let threshold = rules.least().min(scores.stage1.toxic);
             let carriers = self.model.carriers(&normalised, threshold).into_iter();
             let new = |span: Range<usize>| span.start.max(question.from)..span.end;
-            let spans: Vec<_> = carriers.map(new).filter(|span| !span.is_empty()).collect();
+            let spans: Vec<_> = carriers
+                .map(new)
+                .filter(|span| !span.is_empty())
+                .flat_map(|it| sentences(&question.text, it))
+                .collect();
             return Opinion { found: Some(found), spans: if spans.is_empty() { all() } else { spans } };
         }
         let found = self.outside(side, rules, &question.text).await;
@@ -248,6 +249,26 @@ impl Judge {
     }
 }
 
+/// The parts of a span that are in one sentence each, without the space around them
+/// and the signs that end them: what is taken out leaves the sentences apart.
+fn sentences(text: &str, span: Range<usize>) -> Vec<Range<usize>> {
+    let ends = |at: usize| match text.as_bytes()[at] {
+        b'\n' => true,
+        b'.' | b'!' | b'?' => text.as_bytes().get(at + 1).is_none_or(u8::is_ascii_whitespace),
+        _ => false,
+    };
+    let (mut parts, mut start) = (Vec::new(), span.start);
+    for end in span.clone().filter(|at| ends(*at)).chain([span.end]) {
+        let part = text[start..end].trim_end_matches(['.', '!', '?', ' ']).trim();
+        let begin = part.as_ptr() as usize - text.as_ptr() as usize;
+        if !part.is_empty() {
+            parts.push(begin..begin + part.len());
+        }
+        start = (end + 1).min(span.end);
+    }
+    parts
+}
+
 /// A judge's category, where it is one that is known: it goes into metrics.
 fn bounded(category: Arc<str>) -> Arc<str> {
     if CATEGORIES.contains(&&*category) { category } else { "other".into() }
@@ -272,5 +293,23 @@ impl Hits {
             }
         }
         hits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_out_is_within_sentences_and_without_the_space_around() {
+        let parts = |text: &str| -> Vec<String> {
+            sentences(text, 0..text.len()).into_iter().map(|part| text[part].to_owned()).collect()
+        };
+        assert_eq!(parts(" stupid idiot "), ["stupid idiot"]);
+        assert_eq!(parts("stupid idiot. You moron!!! "), ["stupid idiot", "You moron"]);
+        assert_eq!(parts("an idiot\n\nf.u.c.k you sh!t"), ["an idiot", "f.u.c.k you sh!t"]);
+        assert_eq!(parts("ünfähig! Übel"), ["ünfähig", "Übel"]);
+        assert_eq!(parts(" ... \n"), [""; 0]);
+        assert_eq!(sentences("you idiot. Fine.", 4..9), [4..9]);
     }
 }

@@ -62,6 +62,7 @@ pub(super) async fn check(
     // Many small texts take as long as a large one.
     let bytes: usize = texts.iter().map(|(_, text)| text.len()).sum();
     let (mut findings, mut out) = (Vec::new(), HashMap::new());
+    let mut verdicts: Vec<(Action, Arc<str>)> = Vec::new();
     for (place, text) in texts {
         judge.metrics().text(Side::Prompt);
         let finding = |found: Found, span| Finding {
@@ -85,9 +86,8 @@ pub(super) async fn check(
                 return Err(blocked(judge, finding(listed(action, category), Some(span))));
             }
             for (span, category) in hits.redact {
-                if findings.len() < MOST_FINDINGS {
-                    findings.push(finding(listed(Action::Redact, category), Some(span.clone())));
-                }
+                verdicts.push((Action::Redact, category.clone()));
+                findings.push(finding(listed(Action::Redact, category), Some(span.clone())));
                 spans.push(span);
             }
         }
@@ -99,16 +99,18 @@ pub(super) async fn check(
                 (Some(first), Some(last)) => Some(first.start..last.end),
                 _ => None,
             };
-            let finding = finding(found, bounds);
+            verdicts.push((action, found.category.clone()));
             match action {
-                Action::Block => return Err(blocked(judge, finding)),
-                Action::Redact => spans.extend(opinion.spans),
-                Action::Flag => {}
-            }
-            if findings.len() < MOST_FINDINGS {
-                findings.push(finding);
+                Action::Block => return Err(blocked(judge, finding(found, bounds))),
+                // As many as are taken out.
+                Action::Redact => {
+                    findings.extend(opinion.spans.iter().map(|span| finding(found.clone(), Some(span.clone()))));
+                    spans.extend(opinion.spans);
+                }
+                Action::Flag => findings.push(finding(found, bounds)),
             }
         }
+        findings.truncate(MOST_FINDINGS);
         if !spans.is_empty() {
             out.insert(place, joined(spans));
         }
@@ -122,8 +124,8 @@ pub(super) async fn check(
         replace_tokens(request, decoded, |place| out.contains_key(place));
         refresh(request, |place| out.contains_key(place));
     }
-    for finding in &findings {
-        judge.metrics().verdict(Side::Prompt, finding.action, &finding.category);
+    for (action, category) in verdicts {
+        judge.metrics().verdict(Side::Prompt, action, &category);
     }
     Ok(findings)
 }

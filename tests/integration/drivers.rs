@@ -95,6 +95,13 @@ async fn grpc() {
     let bench = grpc_bench(driver, "smollm2", port, &process);
     let process = Mutex::new(process);
     conformance::healthy(&bench).await;
+    let text = |base: &str, tokens: &'static [u32]| {
+        let (driver, base) = (bench.driver.clone(), BaseName::new(base));
+        async move { driver.text_of(&base, tokens).await }
+    };
+    // The special token between them is left out.
+    assert_eq!(text("smollm2", &[27275, 0, 15958]).await.as_deref(), Some(" stupid idiot"));
+    assert_eq!(text("another", &[27275]).await, None);
     conformance::peaceful(&bench).await;
     conformance::violent(&bench, async || process.lock().expect("one test").restart()).await;
 }

@@ -1,10 +1,13 @@
 //! The guard over the real engine: an adapter that insults, and four ways to deal
 //! with it; and judges outside.
 
+use std::sync::Arc;
+
 use axum::routing::post;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::support::process::{Process, free_port, worker_config};
 use crate::support::{Server, quickstart_like};
 
 const QUESTION: &str = "What do rabbits eat?";
@@ -148,24 +151,39 @@ async fn harmless_answers_are_what_they_are_without_a_guard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_of_tokens_is_read_by_the_worker_that_knows_them() {
-    Server::with(|server| async move {
-        let ask = |prompt: Value| {
-            let server = server.clone();
-            async move {
-                let body = json!({ "model": "smollm2-135m", "prompt": prompt, "max_tokens": 2 });
-                server.post("acme", "/v1/completions", &body).await
-            }
-        };
-        assert_eq!(ask(json!([504, 253, 281])).await.status(), 200);
-        // " stupid" and " idiot", as the model's tokenizer has them.
-        let vocabulary = crate::support::repository("tests/fixtures/guard/insult_tokens.json");
-        let tokens: Value = serde_json::from_slice(&std::fs::read(vocabulary).expect("a file")).expect("JSON");
-        let blocked = ask(tokens).await;
-        assert_eq!(blocked.status(), 400);
-        let error: Value = blocked.json().await.expect("JSON");
-        assert_eq!((&error["error"]["code"], &error["error"]["param"]), (&json!("content_filter"), &json!("prompt")));
+    Server::with(prompts_of_tokens).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_of_tokens_is_read_by_a_worker_in_another_process() {
+    let _timed = crate::support::timed().await;
+    let port = free_port();
+    let worker = worker_config(port, "").replace("bases.smollm2", "bases.smollm2-135m");
+    let _process = Process::start("worker", &worker);
+    let here = "driver = \"embedded\"\nbases = [\"smollm2-135m\"]\nthreads = 2\ncontext = 2048\n";
+    let there = format!("driver = \"grpc\"\nbases = [\"smollm2-135m\"]\nurl = \"http://127.0.0.1:{port}\"\n");
+    let config = quickstart_like("").replacen(here, &there, 1);
+    assert!(config.contains(&there), "{config}");
+    Server::with_config(&config, |server| async move {
+        server.ready().await;
+        prompts_of_tokens(server).await;
     })
     .await;
+}
+
+async fn prompts_of_tokens(server: Arc<Server>) {
+    let ask = async |prompt: Value| {
+        let body = json!({ "model": "smollm2-135m", "prompt": prompt, "max_tokens": 2 });
+        server.post("acme", "/v1/completions", &body).await
+    };
+    assert_eq!(ask(json!([504, 253, 281])).await.status(), 200);
+    // " stupid" and " idiot", as the model's tokenizer has them.
+    let vocabulary = crate::support::repository("tests/fixtures/guard/insult_tokens.json");
+    let tokens: Value = serde_json::from_slice(&std::fs::read(vocabulary).expect("a file")).expect("JSON");
+    let blocked = ask(tokens).await;
+    assert_eq!(blocked.status(), 400);
+    let error: Value = blocked.json().await.expect("JSON");
+    assert_eq!((&error["error"]["code"], &error["error"]["param"]), (&json!("content_filter"), &json!("prompt")));
 }
 
 /// Flags what says "rabbit"; fails where it says "fail".

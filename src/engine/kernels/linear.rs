@@ -195,11 +195,19 @@ impl<W: Weights, const R: usize> Kernel for Tile<'_, '_, W, R> {
         }
         let sums = W::multiply(simd, panel, inputs, ahead);
         for (sums, output) in sums.into_iter().zip(outputs) {
+            let output = &mut output[columns.clone()];
+            // Straight to where it belongs, not by way of the stack.
+            if let Ok(whole) = <&mut [f32; PANEL]>::try_from(&mut *output) {
+                let (vectors, _) = whole.as_chunks_mut::<LANES>();
+                for (sum, vector) in sums.into_iter().zip(vectors) {
+                    simd.store(sum, vector);
+                }
+                continue;
+            }
             let mut lanes = [[0.0; LANES]; PANEL / LANES];
             for (sum, lanes) in sums.into_iter().zip(&mut lanes) {
                 simd.store(sum, lanes);
             }
-            let output = &mut output[columns.clone()];
             output.copy_from_slice(&lanes.as_flattened()[..output.len()]);
         }
     }

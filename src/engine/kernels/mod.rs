@@ -1,5 +1,5 @@
-//! The arithmetic of the engine: 8-bit and `f32` matrix products, attention, LoRA and what goes between them, for
-//! several CPU instruction sets and a fixed team of threads.
+//! The arithmetic of the engine, and of the guard's encoder: 8-bit and `f32` matrix products, attention, LoRA and what
+//! goes between them, for several CPU instruction sets and a fixed team of threads.
 //!
 //! Three laws hold for everything in here.
 //! - **A row's result depends on that row only**, not on the other rows of the call, nor on the number of threads:
@@ -12,6 +12,8 @@
 //! check the lengths they are given and panic when these do not fit: a caller that validated its shapes when it loaded
 //! the model cannot get them wrong later.
 
+#![expect(unsafe_code, reason = "the one folder that may: instruction sets and threads")]
+
 mod activation;
 mod attention;
 #[cfg(target_arch = "x86_64")]
@@ -19,6 +21,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod element;
+mod encoder;
 mod isa;
 mod kv;
 mod linear;
@@ -33,6 +36,7 @@ mod vector;
 
 pub use activation::Activation;
 pub use attention::Attention;
+pub use encoder::{Curve, LayerNorm};
 pub use isa::Isa;
 pub use kv::{BLOCK_TOKENS, KvBlock, KvShape};
 pub use lora::LoraPair;

@@ -9,50 +9,55 @@ use std::ops::Range;
 
 use candle_core::quantized::QMatMul;
 use candle_core::{Device, Tensor};
+use tenantry_kernels::{Curve, Isa, Precision, Team};
 
+use super::attention::{Heads, Scratch};
 use super::config::{Config, Family};
-use super::error::Result;
-use super::ops::{Activation, Bias, Norm, Softmax};
-use super::weights::Weights;
+use super::error::{EncoderError, Result};
+use super::linear::{Linear, Normed, Rows};
+use super::weights::{FILE, Weights};
 
 #[derive(Debug)]
 pub(super) struct Bert {
     words: QMatMul,
     /// [positions, hidden]: the position's row, with the token type's added.
-    positions: Tensor,
+    positions: Vec<f32>,
     first_position: usize,
     embedded: Normed,
     layers: Vec<Layer>,
     /// What is done to the first token before `classifier`.
     pooler: Linear,
+    pooled: Curve,
     classifier: Linear,
-    heads: usize,
+    outputs: usize,
+    heads: Heads,
+    hidden: usize,
 }
 
 #[derive(Debug)]
 struct Layer {
-    /// Query, key and value side by side: [hidden, 3 · hidden].
+    /// Query, key and value side by side.
     attention: Linear,
-    attended: Tensor,
+    attended: Linear,
     attended_norm: Normed,
     inner: Linear,
-    outer: Tensor,
+    curve: Curve,
+    outer: Linear,
     outer_norm: Normed,
 }
 
-/// `activation(x · weight + bias)`; weight: [inputs, outputs].
-#[derive(Debug)]
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-    activation: Activation,
-}
-
-/// The bias before, and the scale and shift of a layer normalisation: [3, hidden].
-#[derive(Debug)]
-struct Normed {
-    weights: Tensor,
-    epsilon: f32,
+/// What the layers write to, each over what the one before wrote.
+struct Pass {
+    team: Team,
+    isa: Isa,
+    /// Of all texts, one text behind the other.
+    tokens: Rows,
+    /// Query, key and value of each token.
+    projected: Vec<f32>,
+    attended: Rows,
+    between: Rows,
+    inner: Rows,
+    scratch: Scratch,
 }
 
 /// The names of one family's tensors.
@@ -66,7 +71,7 @@ struct Names {
     outer: [&'static str; 2],
     pooler: &'static str,
     classifier: &'static str,
-    pooled: Activation,
+    pooled: Curve,
 }
 
 // === impl Names ===
@@ -83,7 +88,7 @@ impl Names {
             outer: ["output.dense", "output.LayerNorm"],
             pooler: "bert.pooler.dense",
             classifier: "classifier",
-            pooled: Activation::Tanh,
+            pooled: Curve::Tanh,
         };
         match family {
             Family::Bert => bert,
@@ -104,7 +109,7 @@ impl Names {
                 outer: ["ffn.lin2", "output_layer_norm"],
                 pooler: "pre_classifier",
                 classifier: "classifier",
-                pooled: Activation::Relu,
+                pooled: Curve::Relu,
             },
         }
     }
@@ -113,52 +118,98 @@ impl Names {
 // === impl Bert ===
 
 impl Bert {
-    pub(super) fn load(config: &Config, weights: &Weights<'_>) -> Result<Self> {
+    /// The layers compute with `precision`. What is done to the first token alone costs
+    /// little, and is always exact.
+    pub(super) fn load(config: &Config, weights: &Weights<'_>, precision: Precision) -> Result<Self> {
         let names = Names::of(config.family);
         let (hidden, within) = (config.hidden, |name: &str| format!("{}.{name}", names.embeddings));
         let rows = config.first_position + config.positions;
-        let mut positions = weights.tensor(&within("position_embeddings.weight"), &[rows, hidden])?;
+        let mut positions = weights.numbers(&within("position_embeddings.weight"), &[rows, hidden])?;
         if names.token_types {
             // Of one or two types, all tokens have the first.
             let name = within("token_type_embeddings.weight");
-            let two = weights.tensor(&name, &[2, hidden]);
-            let types = if two.is_ok() { two? } else { weights.tensor(&name, &[1, hidden])? };
-            positions = positions.broadcast_add(&types.narrow(0, 0, 1)?)?;
+            let two = weights.numbers(&name, &[2, hidden]);
+            let types = if two.is_ok() { two? } else { weights.numbers(&name, &[1, hidden])? };
+            for (at, number) in positions.iter_mut().enumerate() {
+                *number += types[at % hidden];
+            }
         }
-        let no_bias = Tensor::zeros(hidden, candle_core::DType::F32, &Device::Cpu)?;
-        let layer = |layer| Layer::load(config, weights, &names, &(names.layer)(layer));
+        let heads = Heads::new(config.heads, hidden / config.heads);
+        let layer = |layer| Layer::load(config, weights, &names, &(names.layer)(layer), precision);
+        let exact = |name, outputs| Linear::load(weights, &[name], hidden, outputs, Precision::Exact);
         Ok(Self {
             words: weights.table(&within("word_embeddings.weight"), &[config.vocabulary, hidden])?,
             positions,
             first_position: config.first_position,
-            embedded: Normed::load(config, weights, no_bias, &within("LayerNorm"))?,
+            embedded: Normed::load(config, weights, &within("LayerNorm"))?,
             layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
-            pooler: Linear::load(weights, &[names.pooler], hidden, hidden, names.pooled)?,
-            classifier: Linear::load(weights, &[names.classifier], hidden, config.labels.len(), Activation::None)?,
-            heads: config.heads,
+            pooler: exact(names.pooler, hidden)?,
+            pooled: names.pooled,
+            classifier: exact(names.classifier, config.labels.len())?,
+            outputs: config.labels.len(),
+            heads: heads.map_err(|error| EncoderError::unfit(FILE, "heads", error.to_string()))?,
+            hidden,
         })
     }
 
     /// `texts`: tokens of each, special ones included, at least one and at most as many as
     /// there are positions. Gives `[texts][outputs]`.
     pub(super) fn logits(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
-        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(texts.len());
-        let mut ids = Vec::new();
-        let mut places = Vec::new();
-        for text in texts {
-            ranges.push(ids.len()..ids.len() + text.len());
-            ids.extend_from_slice(text);
-            places.extend((self.first_position..).take(text.len()).map(|place| place as u32));
-        }
-        let tensor = |numbers: Vec<u32>| Tensor::new(numbers, &Device::Cpu);
-        let places = self.positions.index_select(&tensor(places)?, 0)?;
-        let mut tokens = self.embedded.forward(&self.words.embedding(&tensor(ids)?)?, &places)?;
+        let mut pass = self.embed(texts)?;
+        let mut end = 0;
+        let ranges = texts.iter().map(|text| {
+            end += text.len();
+            end - text.len()..end
+        });
+        let ranges: Vec<Range<usize>> = ranges.collect();
         let (last, others) = self.layers.split_last().expect("a configuration has one layer at least");
         for layer in others {
-            tokens = layer.forward(&tokens, &ranges, self.heads, Wanted::All)?;
+            layer.forward(&mut pass, &ranges, &self.heads, Wanted::All);
         }
-        let first = last.forward(&tokens, &ranges, self.heads, Wanted::First)?;
-        Ok(self.classifier.forward(&self.pooler.forward(&first)?)?.to_vec2()?)
+        last.forward(&mut pass, &ranges, &self.heads, Wanted::First);
+        let Pass { mut team, isa, tokens, .. } = pass;
+        let mut first = Rows::new(texts.len(), self.hidden, Precision::Exact);
+        for (row, token) in first.iter_mut().zip(tokens.iter()) {
+            row.copy_from_slice(token);
+        }
+        let mut pooled = Rows::new(texts.len(), self.hidden, Precision::Exact);
+        self.pooler.multiply(&mut team, &mut first, pooled.iter_mut());
+        pooled.bend(isa, &self.pooler.bias, self.pooled);
+        let mut logits = vec![vec![0.0; self.outputs]; texts.len()];
+        self.classifier.multiply(&mut team, &mut pooled, logits.iter_mut().map(Vec::as_mut_slice));
+        logits.iter_mut().for_each(|row| isa.bend(row, &self.classifier.bias, Curve::Straight));
+        Ok(logits)
+    }
+
+    /// What the first layer begins with.
+    fn embed(&self, texts: &[&[u32]]) -> Result<Pass> {
+        let (hidden, precision) = (self.hidden, self.layers[0].attention.precision());
+        let ids: Vec<u32> = texts.concat();
+        let count = ids.len();
+        let words = self.words.embedding(&Tensor::new(ids, &Device::Cpu)?)?.flatten_all()?.to_vec1::<f32>()?;
+        let places = texts.iter().flat_map(|text| self.first_position..self.first_position + text.len());
+        // One member, who calls: as many cores are busy as there are callers.
+        let team = Team::new(1).map_err(|error| EncoderError::Thread(error.to_string()))?;
+        let isa = team.isa();
+        let mut tokens = Rows::new(count, hidden, precision);
+        let no_bias = vec![0.0; hidden];
+        for ((row, word), place) in tokens.iter_mut().zip(words.chunks_exact(hidden)).zip(places) {
+            row.copy_from_slice(word);
+            let place = &self.positions[place * hidden..][..hidden];
+            isa.layer_norm(row, place, &no_bias, self.embedded.norm());
+        }
+        let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        let inner = self.layers[0].inner.bias.len();
+        Ok(Pass {
+            team,
+            isa,
+            tokens,
+            projected: vec![0.0; count * 3 * hidden],
+            attended: Rows::new(count, hidden, precision),
+            between: Rows::new(count, hidden, precision),
+            inner: Rows::new(count, inner, precision),
+            scratch: Scratch::new(&self.heads, longest),
+        })
     }
 }
 
@@ -173,91 +224,52 @@ enum Wanted {
 // === impl Layer ===
 
 impl Layer {
-    fn load(config: &Config, weights: &Weights<'_>, names: &Names, prefix: &str) -> Result<Self> {
+    fn load(config: &Config, weights: &Weights<'_>, names: &Names, prefix: &str, precision: Precision) -> Result<Self> {
         let full = |name: &str| format!("{prefix}.{name}");
         let (hidden, inner) = (config.hidden, config.inner);
         let query = names.query.map(full);
-        let attended = Linear::load(weights, &[&full(names.attended[0])], hidden, hidden, Activation::None)?;
-        let outer = Linear::load(weights, &[&full(names.outer[0])], inner, hidden, Activation::None)?;
+        let linear = |names: &[&str], inputs, outputs| Linear::load(weights, names, inputs, outputs, precision);
         Ok(Self {
-            attention: Linear::load(weights, &query.each_ref().map(String::as_str), hidden, hidden, Activation::None)?,
-            attended: attended.weight,
-            attended_norm: Normed::load(config, weights, attended.bias, &full(names.attended[1]))?,
-            inner: Linear::load(weights, &[&full(names.inner)], hidden, inner, config.activation)?,
-            outer: outer.weight,
-            outer_norm: Normed::load(config, weights, outer.bias, &full(names.outer[1]))?,
+            attention: linear(&query.each_ref().map(String::as_str), hidden, hidden)?,
+            attended: linear(&[&full(names.attended[0])], hidden, hidden)?,
+            attended_norm: Normed::load(config, weights, &full(names.attended[1]))?,
+            inner: linear(&[&full(names.inner)], hidden, inner)?,
+            curve: config.curve,
+            outer: linear(&[&full(names.outer[0])], inner, hidden)?,
+            outer_norm: Normed::load(config, weights, &full(names.outer[1]))?,
         })
     }
 
-    /// `tokens`: [all tokens, hidden], in which each text has a range.
-    fn forward(&self, tokens: &Tensor, texts: &[Range<usize>], heads: usize, wanted: Wanted) -> Result<Tensor> {
-        let hidden = tokens.dim(1)?;
-        let width = hidden / heads;
-        let softmax = Softmax { scale: 1.0 / (width as f32).sqrt() };
-        let together = self.attention.forward(tokens)?.reshape((tokens.dim(0)?, 3, heads, width))?;
-        let mut attended = Vec::with_capacity(texts.len());
-        for text in texts {
-            let (start, length) = (text.start, text.len());
-            let asking = if wanted == Wanted::All { length } else { 1 };
-            // [heads, tokens, width], a view.
-            let part = |nth: usize, rows: usize| {
-                together.narrow(0, start, rows)?.narrow(1, nth, 1)?.squeeze(1)?.transpose(0, 1)
-            };
-            let weights = part(0, asking)?.matmul(&part(1, length)?.t()?)?.apply_op1_no_bwd(&softmax)?;
-            attended.push(weights.matmul(&part(2, length)?)?.transpose(0, 1)?.flatten_from(1)?);
+    /// Changes the tokens, in which each text has a range; where only the first are
+    /// wanted, nothing else is left of them.
+    fn forward(&self, pass: &mut Pass, texts: &[Range<usize>], heads: &Heads, wanted: Wanted) {
+        let Pass { team, isa, tokens, projected, attended, between, inner, scratch } = pass;
+        let (isa, width) = (*isa, self.attention.bias.len());
+        self.attention.multiply(team, tokens, projected.chunks_exact_mut(width));
+        projected.chunks_exact_mut(width).for_each(|row| isa.bend(row, &self.attention.bias, Curve::Straight));
+        if wanted == Wanted::First {
+            tokens.keep(texts.iter().map(|text| text.start));
+            attended.truncate(texts.len());
+            between.truncate(texts.len());
+            inner.truncate(texts.len());
         }
-        let attended = Tensor::cat(&attended, 0)?.matmul(&self.attended)?;
-        let before = match wanted {
-            Wanted::All => tokens.clone(),
-            Wanted::First => {
-                let first: Vec<u32> = texts.iter().map(|text| text.start as u32).collect();
-                tokens.index_select(&Tensor::new(first, &Device::Cpu)?, 0)?
-            }
-        };
-        let between = self.attended_norm.forward(&attended, &before)?;
-        self.outer_norm.forward(&self.inner.forward(&between)?.matmul(&self.outer)?, &between)
-    }
-}
-
-// === impl Linear ===
-
-impl Linear {
-    /// Of one or several weights, each [outputs, inputs] in the file, side by side.
-    fn load(
-        weights: &Weights<'_>,
-        names: &[&str],
-        inputs: usize,
-        outputs: usize,
-        activation: Activation,
-    ) -> Result<Self> {
-        let of = |kind: &str, shape: &[usize]| {
-            let parts = names.iter().map(|name| weights.tensor(&format!("{name}.{kind}"), shape));
-            Ok::<_, super::EncoderError>(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
-        };
-        let weight = of("weight", &[outputs, inputs])?.t()?.contiguous()?;
-        Ok(Self { weight, bias: of("bias", &[outputs])?, activation })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.weight)?.apply_op2_no_bwd(&self.bias, &Bias(self.activation))?)
-    }
-}
-
-// === impl Normed ===
-
-impl Normed {
-    fn load(config: &Config, weights: &Weights<'_>, bias: Tensor, name: &str) -> Result<Self> {
-        // Older files call them gamma and beta.
-        let named = |new: &str, old: &str| {
-            let new = format!("{name}.{new}");
-            let old = format!("{name}.{old}");
-            weights.tensor(if weights.has(&old) { &old } else { &new }, &[config.hidden])
-        };
-        let weights = Tensor::stack(&[bias, named("weight", "gamma")?, named("bias", "beta")?], 0)?;
-        Ok(Self { weights, epsilon: config.epsilon })
-    }
-
-    fn forward(&self, x: &Tensor, before: &Tensor) -> Result<Tensor> {
-        Ok(x.apply_op3_no_bwd(before, &self.weights, &Norm { epsilon: self.epsilon })?)
+        let mut gathering = attended.iter_mut();
+        for text in texts {
+            let asking = if wanted == Wanted::All { 0..text.len() } else { 0..1 };
+            let projected = &projected[text.start * width..text.end * width];
+            let out = gathering.by_ref().take(asking.len());
+            heads.attend(isa, projected, asking, scratch, out);
+        }
+        drop(gathering);
+        self.attended.multiply(team, attended, between.iter_mut());
+        for (row, before) in between.iter_mut().zip(tokens.iter()) {
+            isa.layer_norm(row, before, &self.attended.bias, self.attended_norm.norm());
+        }
+        self.inner.multiply(team, between, inner.iter_mut());
+        inner.bend(isa, &self.inner.bias, self.curve);
+        self.outer.multiply(team, inner, tokens.iter_mut());
+        for (row, before) in tokens.iter_mut().zip(between.iter()) {
+            isa.layer_norm(row, before, &self.outer.bias, self.outer_norm.norm());
+        }
     }
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use tenantry_kernels::Curve;
 
 use super::error::{EncoderError, Result};
 use super::labels::Labels;
-use super::ops::Activation;
 
 pub(super) const FILE: &str = "config.json";
 
@@ -36,7 +36,7 @@ pub(super) struct Config {
     pub(super) positions: usize,
     /// The row of the table of positions that the first token has.
     pub(super) first_position: usize,
-    pub(super) activation: Activation,
+    pub(super) curve: Curve,
     pub(super) epsilon: f32,
     pub(super) labels: Labels,
     /// The model was trained on texts in their normal form.
@@ -97,10 +97,10 @@ impl Config {
                 return Err(unfit("model_type", format!("{other:?} is not supported; {known} are")));
             }
         };
-        let activation = match file.hidden_act.as_str() {
-            "gelu" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
+        let curve = match file.hidden_act.as_str() {
+            "gelu" => Curve::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" => Curve::GeluTanh,
+            "relu" => Curve::Relu,
             other => return Err(unfit("hidden_act", format!("{other:?} is not supported; gelu, gelu_new, relu are"))),
         };
         if let Some(kind) = file.position_embedding_type.filter(|kind| kind != "absolute") {
@@ -140,7 +140,7 @@ impl Config {
             vocabulary: file.vocab_size,
             positions,
             first_position,
-            activation,
+            curve,
             epsilon: file.layer_norm_eps as f32,
             labels: Labels::of(&names, multi, file.tenantry_kinds_given_toxic)?,
             normal_form: file.tenantry_normal_form,

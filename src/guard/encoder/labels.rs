@@ -3,7 +3,6 @@
 use super::EncoderScore;
 use super::config::FILE;
 use super::error::{EncoderError, Result};
-use super::ops::sigmoid;
 use crate::linear::Category;
 
 /// How outputs become a score, and what each stands for.
@@ -168,6 +167,10 @@ fn softmax(logits: &[f32]) -> Vec<f32> {
     let powers: Vec<f32> = logits.iter().map(|x| (x - most).exp()).collect();
     let all: f32 = powers.iter().sum();
     powers.into_iter().map(|power| power / all).collect()
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 #[cfg(test)]

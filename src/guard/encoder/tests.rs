@@ -8,8 +8,12 @@ use std::path::Path;
 use candle_core::{Device, Tensor, safetensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tenantry_kernels::Precision;
 
-use super::{Encoder, EncoderError, Window, spread};
+use super::config::Config;
+use super::tokens::Tokens;
+use super::weights::Weights;
+use super::{Encoder, EncoderError, EncoderScore, Window, spread};
 use crate::Category;
 
 fn fixture() -> Value {
@@ -91,8 +95,43 @@ fn a_text_scores_the_same_whatever_is_beside_it() {
     let together = model.score(&texts).expect("scores");
     for (text, score) in texts.iter().zip(&together).step_by(17) {
         let alone = model.score(&[text]).expect("a score")[0];
-        assert!((alone.toxic - score.toxic).abs() < 1e-5, "{text}: {alone:?} {score:?}");
+        assert_eq!(alone, *score, "{text}");
     }
+}
+
+/// The embedded model on one of the two numeric paths.
+fn embedded(precision: Precision) -> Encoder {
+    let config = Config::parse(include_bytes!("../weights/stage2/config.json")).expect("sound");
+    let tokenizer = include_bytes!("../weights/stage2/tokenizer.json");
+    let tokens = Tokens::open(tokenizer, &config, Encoder::WINDOW, Encoder::OVERLAP).expect("sound");
+    let weights = Weights::gguf(include_bytes!("../weights/stage2/model.gguf")).expect("sound");
+    Encoder::new(config, tokens, &weights, precision).expect("sound")
+}
+
+/// What activations in 8 bits change of a score, at most and on average.
+const ROUNDING: (f32, f32) = (0.04, 0.004);
+
+#[test]
+fn the_embedded_model_says_in_8_bits_nearly_what_it_says_in_floats() {
+    let pairs = include_str!("../../../tests/fixtures/guard/contrast.jsonl");
+    let text =
+        |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["text"].as_str().expect("a text").to_owned();
+    let mut texts: Vec<String> = pairs.lines().step_by(9).map(text).collect();
+    // Of more windows than one.
+    texts.push(texts.join(" "));
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let [fast, exact] = [Precision::Fast, Precision::Exact].map(|precision| {
+        let all = embedded(precision).score(&texts).expect("scores");
+        let numbers = |score: &EncoderScore| {
+            [score.toxic].into_iter().chain(score.categories().map(|(_, likely)| likely)).collect()
+        };
+        all.iter().map(numbers).collect::<Vec<Vec<f32>>>()
+    });
+    assert!(texts.len() > 100 && fast != exact);
+    let apart: Vec<f32> = fast.iter().flatten().zip(exact.iter().flatten()).map(|(a, b)| (a - b).abs()).collect();
+    let (worst, sum) = (apart.iter().fold(0.0, |a: f32, b| a.max(*b)), apart.iter().sum::<f32>());
+    let mean = sum / apart.len() as f32;
+    assert!(worst < ROUNDING.0 && mean < ROUNDING.1, "{worst} at most, {mean} on average");
 }
 
 #[test]
@@ -188,7 +227,7 @@ fn a_folder_that_does_not_fit_is_refused_with_the_file_and_the_field() {
         ),
         (
             refusal(2, |config, _, _| config["hidden_dim"] = json!(25)),
-            "model.safetensors: distilbert.transformer.layer.0.ffn.lin2.weight: its shape",
+            "model.safetensors: distilbert.transformer.layer.0.ffn.lin1.weight: its shape",
         ),
         (
             refusal(3, |_, tensors, _| drop(tensors.remove("classifier.out_proj.weight"))),

@@ -36,13 +36,9 @@ impl<'file> Weights<'file> {
         }
     }
 
-    /// As 32-bit floats, contiguous; refused where it has another shape.
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.check(name, shape)?;
-        Ok(match self {
-            Self::Gguf { .. } => self.quantised(name)?.dequantize(&Device::Cpu)?,
-            Self::Safetensors(tensors) => tensors[name].to_dtype(DType::F32)?.contiguous()?,
-        })
+    /// As 32-bit floats, row by row; refused where it has another shape.
+    pub(super) fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(self.tensor(name, shape)?.flatten_all()?.to_vec1()?)
     }
 
     /// A table of which single rows are taken; it stays as small as it is in the file.
@@ -51,6 +47,14 @@ impl<'file> Weights<'file> {
         Ok(match self {
             Self::Gguf { .. } => QMatMul::QTensor(self.quantised(name)?.into()),
             Self::Safetensors(_) => QMatMul::Tensor(self.tensor(name, shape)?),
+        })
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.check(name, shape)?;
+        Ok(match self {
+            Self::Gguf { .. } => self.quantised(name)?.dequantize(&Device::Cpu)?,
+            Self::Safetensors(tensors) => tensors[name].to_dtype(DType::F32)?.contiguous()?,
         })
     }
 

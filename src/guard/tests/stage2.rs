@@ -15,8 +15,8 @@ struct Row {
 
 /// Of the rounding to 8 bits, in probability.
 const ROUNDING: f32 = 0.05;
-/// Of another order of additions.
-const ARITHMETIC: f32 = 1e-3;
+/// Of activations in 8 bits, which PyTorch does not have.
+const ACTIVATIONS: f32 = 0.04;
 
 fn rows() -> Vec<Row> {
     serde_json::from_str(include_str!("../../../tests/fixtures/guard/stage2.json")).expect("rows")
@@ -41,11 +41,11 @@ fn it_says_what_it_said_where_it_was_trained() {
     assert!(rows.len() > 10);
     for (row, score) in rows.iter().zip(scores(&texts)) {
         let near = |a: f32, b: f32, tolerance: f32| (a - b).abs() < tolerance;
-        assert!(near(score.toxic, row.rounded[0], ARITHMETIC), "{}: {score:?} {:?}", row.text, row.rounded);
+        assert!(near(score.toxic, row.rounded[0], ACTIVATIONS), "{}: {score:?} {:?}", row.text, row.rounded);
         assert!(near(score.toxic, row.float[0], ROUNDING), "{}: {score:?} {:?}", row.text, row.float);
         for (category, given) in Category::ALL.into_iter().zip(&row.rounded[1..]) {
             let likely = score.of(category).expect("it tells all");
-            assert!(near(likely, row.rounded[0] * given, ARITHMETIC), "{}: {category:?} {likely}", row.text);
+            assert!(near(likely, row.rounded[0] * given, ACTIVATIONS), "{}: {category:?} {likely}", row.text);
         }
     }
 }
@@ -57,7 +57,7 @@ fn it_does_not_depend_on_who_is_beside() {
     let together = scores(&texts);
     for (text, score) in texts.iter().zip(&together).take(rows.len()) {
         let alone = scores(&[text])[0];
-        assert!((alone.toxic - score.toxic).abs() < 1e-5, "{text}: {alone:?} {score:?}");
+        assert_eq!(alone, *score, "{text}");
     }
 }
 
@@ -77,7 +77,7 @@ fn it_is_shared_between_threads() {
         (0..4).map(|_| std::thread::spawn(move || scores(&["you are a stupid worthless idiot"; 3]))).collect();
     for thread in threads {
         let scores = thread.join().expect("no panic");
-        assert!(scores.iter().all(|score| (score.toxic - alone.toxic).abs() < 1e-5), "{scores:?}");
+        assert!(scores.iter().all(|score| *score == alone), "{scores:?}");
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) struct Pushed {
 impl Choice {
     pub(super) fn new(number: u32, model: Linear, findings: Vec<Finding>) -> Self {
         let content: Arc<str> = CONTENT.into();
-        let texts = [(content.clone(), Text::new(model, false))].into();
+        let texts = [(content.clone(), Text::new(model, false, true))].into();
         Self { number, model, texts, content, held: VecDeque::new(), findings, state: State::Open }
     }
 
@@ -112,7 +112,9 @@ impl Choice {
 
     fn grow(&mut self, channel: &Arc<str>, more: &str) -> (Arc<str>, Range<usize>) {
         let json = channel.ends_with(fields::JSON);
-        let text = self.texts.entry(channel.clone()).or_insert_with(|| Text::new(self.model, json));
+        // A tool call has its name and arguments one after the other.
+        let comes_back = !channel.contains('[');
+        let text = self.texts.entry(channel.clone()).or_insert_with(|| Text::new(self.model, json, comes_back));
         let start = text.len();
         text.push(more);
         (channel.clone(), start..text.len())

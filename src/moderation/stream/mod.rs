@@ -231,7 +231,7 @@ impl OutputGuard {
         let step = text.advance(&output.rules, ends);
         let told: Vec<_> = text.told().collect();
         for (found, span) in told {
-            self.note(number, channel, &found, span);
+            self.note(number, channel, &found, [span]);
         }
         match step {
             Some(Step::Ask(question)) => self.ask(number, channel, question),
@@ -258,7 +258,9 @@ impl OutputGuard {
         if let Some((found, spans)) = text.answer(opinion) {
             match found.action {
                 Action::Block => return self.stop(number, channel, &found, bounds(&spans)),
-                Action::Redact | Action::Flag => self.note(number, channel, &found, bounds(&spans)),
+                // As many as are taken out.
+                Action::Redact => self.note(number, channel, &found, spans),
+                Action::Flag => self.note(number, channel, &found, [bounds(&spans)]),
             }
         }
         let ends = self.choices[number].state() != State::Open || self.ended;
@@ -266,27 +268,35 @@ impl OutputGuard {
     }
 
     fn stop(&mut self, number: usize, channel: &Arc<str>, found: &Found, span: Range<usize>) {
-        self.note(number, channel, found, span);
+        self.note(number, channel, found, [span]);
         self.choices[number].stop();
         self.touched.push_back(number);
         self.stopped = true;
     }
 
-    fn note(&mut self, number: usize, channel: &Arc<str>, found: &Found, span: Range<usize>) {
+    fn note(
+        &mut self,
+        number: usize,
+        channel: &Arc<str>,
+        found: &Found,
+        spans: impl IntoIterator<Item = Range<usize>>,
+    ) {
         // What tokens spell was found, or will be, in the text that they make.
         if **channel == *TOKENS && found.action != Action::Block {
             return;
         }
         self.judge.metrics().verdict(Side::Output, found.action, &found.category);
-        self.choices[number].note(Finding {
-            side: Side::Output,
-            action: found.action,
-            stage: found.stage,
-            category: found.category.clone(),
-            score: found.score,
-            place: channel.clone(),
-            span: Some(span),
-        });
+        for span in spans {
+            self.choices[number].note(Finding {
+                side: Side::Output,
+                action: found.action,
+                stage: found.stage,
+                category: found.category.clone(),
+                score: found.score,
+                place: channel.clone(),
+                span: Some(span),
+            });
+        }
     }
 
     /// Ready where time has made something known.
@@ -304,17 +314,21 @@ impl OutputGuard {
                 at => next = Some(next.map_or(at, |next| next.min(at))),
             }
         }
-        let mut asked = false;
+        let mut moved = false;
         for number in due {
             for channel in self.choices[number].channels() {
-                let text = self.choices[number].text(&channel);
-                if let Some(Step::Ask(question)) = text.and_then(text::Text::expire) {
+                let Some(text) = self.choices[number].text(&channel) else { continue };
+                if let Some(Step::Ask(question)) = text.expire() {
                     self.ask(number, &channel, question);
-                    asked = true;
+                    moved = true;
+                } else if text.is_late() {
+                    self.advance(number, &channel, false);
+                    self.touched.push_back(number);
+                    moved = true;
                 }
             }
         }
-        if asked {
+        if moved {
             return Poll::Ready(());
         }
         let Some(next) = next else { return Poll::Pending };

@@ -378,12 +378,61 @@ async fn log_probabilities_do_not_run_ahead_of_their_text() {
     assert!(guard.has_stopped() && spelled.contains("say") && !spelled.contains("xyzzy"), "{spelled}");
 }
 
+fn reasoning(text: &str) -> Event {
+    let serde_json::Value::Object(delta) = json!({ "reasoning_content": text }) else { panic!("an object") };
+    Event::Delta(Delta { extra: Some(Box::new(Extra { delta, ..Extra::default() })), ..Delta::default() })
+}
+
+fn content(text: &str) -> Event {
+    Event::Delta(Delta { text: text.to_owned(), ..Delta::default() })
+}
+
+/// What is said by now, reasoning in brackets.
+async fn said(guard: &mut OutputGuard) -> String {
+    let mut said = String::new();
+    while let Poll::Ready(event) = futures_util::poll!(std::future::poll_fn(|cx| guard.poll(cx))) {
+        let Event::Delta(delta) = event else { continue };
+        said.push_str(&delta.text);
+        if let Some(extra) = delta.extra {
+            said.push_str(&format!("[{}]", extra.delta["reasoning_content"].as_str().expect("a text")));
+        }
+    }
+    said
+}
+
+#[tokio::test]
+async fn a_word_that_another_text_cuts_through_is_judged_as_a_whole() {
+    let lists = Lists::new([entry(Pattern::Word("plover".to_owned()), Listed::Block)]).expect("sound");
+    let policy = policy(|output| output.rules.lists = Arc::new(lists));
+    let mut guard = guard(false).output(&policy, 1, Vec::new()).expect("it looks at answers");
+    let mut all = String::new();
+    for event in [content("I say plo"), reasoning("hm. "), content("ver and"), reasoning("more. ")] {
+        guard.push(event);
+        all.push_str(&said(&mut guard).await);
+    }
+    assert!(guard.has_stopped() && all.trim_end() == "I say", "{all}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_that_was_cut_through_and_never_goes_on_delays_others_no_longer_than_any_other() {
+    let hold = Duration::from_millis(300);
+    let mut guard =
+        guard(false).output(&policy(|output| output.hold = hold), 1, Vec::new()).expect("it looks at answers");
+    guard.push(reasoning("They ask for a greeting"));
+    guard.push(content("Hello there, "));
+    assert_eq!(said(&mut guard).await, "");
+    tokio::time::advance(hold).await;
+    assert_eq!(said(&mut guard).await, "[They ask for a greeting]Hello ");
+    // Where it ended with its sentence, nothing has to wait.
+    guard.push(content("you.\n"));
+    guard.push(reasoning("Done."));
+    guard.push(content(" Bye now."));
+    let rest = said(&mut guard).await;
+    assert!(rest.starts_with("there, you.\n[Done.]"), "{rest}");
+}
+
 #[tokio::test]
 async fn text_that_waits_behind_another_is_kept_until_it_is_sent() {
-    let reasoning = |text: &str| {
-        let serde_json::Value::Object(delta) = json!({ "reasoning_content": text }) else { panic!("an object") };
-        Event::Delta(Delta { extra: Some(Box::new(Extra { delta, ..Extra::default() })), ..Delta::default() })
-    };
     let judge = guard(true);
     let mut guard = judge.output(&policy(|_| {}), 1, Vec::new()).expect("it looks at answers");
     let long = "The garden is lovely in the morning. ".repeat(120);

@@ -56,6 +56,11 @@ pub(super) struct Text {
     sent: usize,
     /// Another text has taken over: nothing is waited for until this one goes on.
     paused: bool,
+    /// It may go on in the middle of a word that another text has cut through: such a
+    /// word waits for that.
+    comes_back: bool,
+    /// It has waited for long enough.
+    late: bool,
     /// A question is asked of what stands between `judged` and `cut`.
     asked: Option<usize>,
     /// Spans to be taken out that are not sent yet, in order and apart.
@@ -74,8 +79,9 @@ pub(super) enum Step {
 // === impl Text ===
 
 impl Text {
-    /// `json`: the text is JSON, whose strings are what is read.
-    pub(super) fn new(model: Linear, json: bool) -> Self {
+    /// `json`: the text is JSON, whose strings are what is read. `comes_back`: others may
+    /// come between its parts.
+    pub(super) fn new(model: Linear, json: bool, comes_back: bool) -> Self {
         Self {
             kept: String::new(),
             readable: json.then(Readable::default),
@@ -91,6 +97,8 @@ impl Text {
             sentence: false,
             sent: 0,
             paused: false,
+            comes_back,
+            late: false,
             asked: None,
             redactions: VecDeque::new(),
             told: Vec::new(),
@@ -100,6 +108,7 @@ impl Text {
     pub(super) fn push(&mut self, text: &str) {
         self.forget_sent();
         self.paused = false;
+        self.late = false;
         self.kept.push_str(text);
         if let Some(readable) = &mut self.readable {
             readable.push(text);
@@ -141,7 +150,7 @@ impl Text {
 
     /// Reads what there is, up to the next step; `ends`: no text follows.
     pub(super) fn advance(&mut self, rules: &Rules, ends: bool) -> Option<Step> {
-        let ends = ends || self.paused;
+        let ends = ends || self.paused && !self.is_cut_through();
         if ends && let Some(readable) = &mut self.readable {
             readable.finish();
         }
@@ -167,6 +176,19 @@ impl Text {
     /// It has waited for long enough: what was read of it is judged now.
     pub(super) fn expire(&mut self) -> Option<Step> {
         (self.asked.is_none() && self.judged < self.cut).then(|| self.ask())
+    }
+
+    /// Whether a word that waited for its end has now waited for long enough, and is
+    /// read as it is.
+    pub(super) fn is_late(&mut self) -> bool {
+        let waits = self.paused && self.asked.is_none() && self.is_cut_through();
+        self.late |= waits;
+        waits
+    }
+
+    /// Another text came in the middle of a word.
+    fn is_cut_through(&self) -> bool {
+        self.comes_back && !self.late && self.cut < self.len() && unfinished(self.read()) < self.read().len()
     }
 
     /// The answer to the question; gives what was found, and where.

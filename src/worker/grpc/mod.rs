@@ -219,6 +219,19 @@ impl Driver for Grpc {
         .boxed()
     }
 
+    /// A worker that is older than the question does not know it, and so cannot tell.
+    fn text_of<'a>(&'a self, base: &'a BaseName, tokens: &'a [u32]) -> BoxFuture<'a, Option<String>> {
+        async move {
+            let mut client = self.generations.clone();
+            let tokens = Some(pb::Tokens { ids: tokens.to_vec() });
+            let asking = client.decode(pb::DecodeRequest { base: base.to_string(), tokens });
+            // It may have to load the base model first, as for a generation.
+            let answer = tokio::time::timeout(self.first_byte_timeout, asking).await.ok()?;
+            answer.ok()?.into_inner().text
+        }
+        .boxed()
+    }
+
     fn status(&self) -> Status {
         self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -78,6 +78,11 @@ impl worker_server::Worker for Scripted {
         Ok(Response::new(pb::UnloadAdapterResponse {}))
     }
 
+    /// As a worker answers that is older than the question.
+    async fn decode(&self, _: Request<pb::DecodeRequest>) -> Result<Response<pb::DecodeResponse>, Told> {
+        Err(Told::unimplemented("no such method"))
+    }
+
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Told> {
         Ok(Response::new(pb::StatusResponse { bases: vec!["base".to_owned()], ..pb::StatusResponse::default() }))
     }
@@ -203,4 +208,10 @@ async fn streams_that_nobody_reads_hold_up_no_other() {
     }
     assert_eq!(driver.status().unhealthy, None);
     drop(unread);
+}
+
+#[tokio::test]
+async fn an_older_worker_cannot_tell_what_tokens_say() {
+    let driver = driver().await;
+    assert_eq!(driver.text_of(&BaseName::new("base"), &[1, 2]).await, None);
 }

@@ -2,6 +2,7 @@
 //! against naive sums in `f64`.
 
 mod attention;
+mod encoder;
 mod linear;
 mod lora;
 mod team;
