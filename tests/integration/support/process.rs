@@ -82,6 +82,11 @@ impl Process {
         self.child.wait().expect("it ends");
     }
 
+    /// Where its configuration is.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
     fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
