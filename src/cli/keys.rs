@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use tenantry::auth::{KeyHash, NewKey};
 
-use super::api::{Server, other};
+use super::api::Server;
 use super::tenants::Priority;
 use super::{Failure, note, say};
 
