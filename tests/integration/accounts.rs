@@ -161,6 +161,7 @@ async fn what_cannot_be_is_refused_by_what_is_wrong_with_it() {
         ("POST", "tenants", json!({ "id": long }), 400, "the tenant's id has 1 to 64 characters"),
         ("POST", "tenants", json!({ "id": "x", "weight": 0 }), 400, "`weight`: 0 is out of range: from 1 to 1000"),
         ("POST", "tenants", json!({ "id": "x", "color": 1 }), 400, "unknown field `color`, expected one of `id`"),
+        ("POST", "tenants", json!(["x"]), 400, "it has to be an object"),
         ("POST", "tenants", json!({}), 400, "missing field `id`"),
         (
             "POST",

@@ -66,7 +66,7 @@ async fn reloads_under_load_lose_no_request() {
         });
         let clients: Vec<_> = clients.collect();
         let mut reloads = 0;
-        while reloads < 12 || answered.load(Ordering::Relaxed) < 60 {
+        while reloads < 8 || answered.load(Ordering::Relaxed) < 40 {
             // Everything that is live: a tenant comes and goes, workers change and are replaced, a policy and
             // limits change, an adapter leaves that nobody uses.
             let more = match reloads % 4 {

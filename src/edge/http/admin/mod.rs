@@ -100,5 +100,9 @@ fn starting() -> Failure {
 async fn body<T: for<'a> Deserialize<'a>>(request: Request) -> Result<T, Failure> {
     let bytes = axum::body::to_bytes(request.into_body(), 64 << 10).await;
     let bytes = bytes.map_err(|error| Failure::invalid(&error.to_string()))?;
+    // A list would be taken for the fields in their order.
+    if bytes.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(Failure::invalid("The body is not as expected: it has to be an object."));
+    }
     serde_json::from_slice(&bytes).map_err(|error| Failure::invalid(&format!("The body is not as expected: {error}.")))
 }
