@@ -6,9 +6,12 @@
 mod catalogue;
 mod discovery;
 mod drivers;
+mod fleet;
 mod guard;
 mod inspect;
+mod logging;
 mod ratings;
+mod reload;
 mod resolve;
 mod traces;
 mod worker_process;
@@ -19,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tenantry_ratings::{Background, Ratings};
+use tenantry_ratings::Background;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -29,16 +32,19 @@ use tracing::{info, warn};
 
 use crate::adapters::{Catalogue, OpenError};
 use crate::admission::{Admission, Sharing};
-use crate::config::{Config, Cors, Loaded, WorkerConfig};
+use crate::config::{Config, Cors, Digests, Loaded, WorkerConfig};
 use crate::edge;
-use crate::edge::http::{AllowOrigins, Coming, Readiness};
+use crate::edge::http::{AllowOrigins, Coming, Readiness, Steering};
 use crate::gateway::{Gateway, Live};
 use crate::pool::{self, Pool, ResidencyConfig, Worker};
 use crate::shutdown::{Phase, Shutdown};
 use crate::telemetry::Metrics;
 use crate::worker::{Driver, EmbeddedError, GrpcError, UrlError};
-use discovery::{Followers, Waiting};
-use resolve::Resolved;
+use catalogue::Bases;
+use discovery::Waiting;
+use fleet::Fleet;
+use logging::Logging;
+use reload::{Parts, Reloader, Trigger};
 
 pub use inspect::{load, load_worker};
 pub use worker_process::WorkerApp;
@@ -63,9 +69,10 @@ pub struct App {
     /// Keeps up with limits and what other gateways use of them.
     limiting: AbortOnDropHandle<()>,
     /// Writes ratings and events down, and ships them.
-    logging: Option<Logging>,
-    /// Add and remove workers that come and go.
-    _followers: Followers,
+    shipping: Option<Shipping>,
+    reloader: Reloader,
+    /// Looks for changes of the configuration's file.
+    watching: Option<AbortOnDropHandle<()>>,
 }
 
 /// Where it listens.
@@ -115,7 +122,7 @@ pub enum DriverError {
 impl App {
     /// Loads the models and serves. Returns when requests are answered.
     pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
-        let Loaded { config, digests, .. } = loaded;
+        let Loaded { file, config, digests, .. } = loaded;
         let public = listen(config.server.listen).await?;
         let ops = listen(config.ops.listen).await?;
         let addresses = Addresses { public: public.address, ops: ops.address };
@@ -125,7 +132,12 @@ impl App {
             ..edge::server::Config::default()
         };
         let coming = Coming::default();
-        let admin = edge::http::Admin { key: config.ops.admin_key, loopback: addresses.ops.ip().is_loopback() };
+        let steering = Steering::default();
+        let admin = edge::http::Admin {
+            key: config.ops.admin_key.clone().map(|key| edge::http::AdminKey { hash: key.hash, name: key.name }),
+            loopback: addresses.ops.ip().is_loopback(),
+            steering: steering.clone(),
+        };
         let waiting = Waiting::default();
         serve_operators(ops, &server, coming.clone(), admin, reasons(&shutdown, &waiting), &shutdown, &servers);
 
@@ -137,52 +149,15 @@ impl App {
             }
         };
         let metrics = Arc::new(Metrics::new(config.metrics, traces));
-        let drivers = match drivers::start(&config).await {
-            Ok(drivers) => drivers,
+        let started = Self::put_together(&config, &digests, &metrics, &waiting, &shutdown).await;
+        let Started { parts, shipping } = match started {
+            Ok(started) => started,
             Err(error) => {
                 shutdown.kill.cancel();
                 return Err(error);
             }
         };
-        let resolved = config.resolve(&digests);
-        let opened = catalogue::open(&config, resolved.adapters.clone(), metrics.clone()).await;
-        let catalogue = match opened {
-            Ok(catalogue) => catalogue,
-            Err(error) => {
-                shutdown.kill.cancel();
-                return Err(error);
-            }
-        };
-        let bases = resolved.bases.clone();
-        let sharing = match sharing(&config, &metrics) {
-            Ok(sharing) => sharing,
-            Err(error) => {
-                shutdown.kill.cancel();
-                return Err(error);
-            }
-        };
-        let (rated, logging) = match ratings::open(&config).await {
-            Ok(opened) => opened.unzip(),
-            Err(error) => {
-                shutdown.kill.cancel();
-                return Err(error);
-            }
-        };
-        let rooms = Rooms { catalogue, sharing, rated, metrics: metrics.clone() };
-        let gateway = match gateway(&config, resolved, drivers, rooms, &shutdown) {
-            Ok(gateway) => gateway,
-            Err(error) => {
-                shutdown.kill.cancel();
-                return Err(error);
-            }
-        };
-        let followers = match discovery::follow(&config, bases, &gateway, &metrics, &waiting) {
-            Ok(followers) => followers,
-            Err(error) => {
-                shutdown.kill.cancel();
-                return Err(error);
-            }
-        };
+        let gateway = parts.gateway.clone();
         if let Err(error) = gateway.learn_budgets().await {
             warn!(%error, "budgets begin without what was used of them before");
         }
@@ -190,25 +165,72 @@ impl App {
         let placing = AbortOnDropHandle::new(tokio::spawn(async move { placing.keep_placed().await }));
         let limiting = gateway.clone();
         let limiting = AbortOnDropHandle::new(tokio::spawn(async move { limiting.keep_limits().await }));
-        // Nobody else sets it.
-        let _ = coming.set(gateway.clone());
-        let logging = logging.map(Logging::start);
+        let drain_timeout = config.shutdown.drain_timeout;
+        let reloader = Reloader::new(file, config.clone(), parts);
+        // Nobody else sets them.
+        let _ = (coming.set(gateway.clone()), steering.set(Arc::new(reloader.clone())));
         let app = Self {
             addresses,
             gateway,
             shutdown,
-            drain_timeout: config.shutdown.drain_timeout,
+            drain_timeout,
             servers,
             waiting,
             placing,
             limiting,
-            logging,
-            _followers: followers,
+            shipping: shipping.map(Shipping::start),
+            watching: reloader.watch(),
+            reloader,
         };
         app.serve_tenants(public, server, &config);
         app.shutdown.running();
         info!(public = %addresses.public, ops = %addresses.ops, "serving");
         Ok(app)
+    }
+
+    /// Everything that may go wrong before anybody is served.
+    async fn put_together(
+        config: &Config,
+        digests: &Digests,
+        metrics: &Arc<Metrics>,
+        waiting: &Waiting,
+        shutdown: &Shutdown,
+    ) -> Result<Started, StartError> {
+        let shared = Arc::new(config.clone());
+        let mut fleet = Fleet::default();
+        let prepared = fleet.prepare(&shared).await?;
+        let resolved = config.resolve(digests);
+        let bases = Arc::new(Bases::of(config));
+        let catalogue = catalogue::open(config, resolved.adapters.clone(), &bases, metrics.clone()).await?;
+        let sharing = sharing(config, metrics)?;
+        let (rated, shipping) = ratings::open(config).await?.unzip();
+        let pool = Arc::new(Pool::new(Vec::new(), catalogue, metrics.clone()));
+        let (guard, judges) = guard::guard(config, &pool, metrics.clone())?;
+        let live = Live::new(resolved.keyring, resolved.bases.clone()).guarded(config.policies());
+        let live = live.rating(ratings::policies(config));
+        let admission = Admission::new(config.gateway.admission.clone()).sharing(sharing);
+        let cut_off = shutdown.cut_off.clone();
+        let gateway = Gateway::new(config.gateway.clone(), live, admission, pool, metrics.clone(), cut_off);
+        let gateway = Arc::new(gateway.guarded(guard.clone()).rating(rated));
+        fleet.change(prepared, &shared, &gateway, metrics);
+        waiting.on(&gateway, resolved.bases, fleet.followers());
+        let parts = Parts {
+            gateway,
+            metrics: metrics.clone(),
+            bases,
+            waiting: waiting.clone(),
+            guard,
+            judges,
+            fleet,
+            artifacts: resolved.adapters,
+            logging: Logging::new(&config.log.filter),
+        };
+        Ok(Started { parts, shipping })
+    }
+
+    /// Reads the configuration again, as SIGHUP asks for.
+    pub async fn reload(&self) {
+        self.reloader.reload(Trigger::Signal).await;
     }
 
     fn serve_tenants(&self, public: Listener, server: edge::server::Config, config: &Config) {
@@ -245,16 +267,18 @@ impl App {
     /// and returns when nothing runs any more.
     pub async fn drain(self) {
         // Nothing is loaded any more but what requests ask for.
-        drop(self.placing);
+        drop((self.placing, self.watching));
         // What still runs counts at the other gateways.
         self.shutdown.run(self.drain_timeout).await;
         drop(self.limiting);
+        self.reloader.stop().await;
         if !matches!(tokio::time::timeout(FLUSH, self.gateway.flush_usage()).await, Ok(Ok(()))) {
             warn!("the catalogue's database is away: not all usage was written down");
         }
+        let _ = tokio::time::timeout(FLUSH, self.gateway.flush_key_uses()).await;
         self.gateway.leave().await;
-        if let Some(logging) = self.logging {
-            logging.stop().await;
+        if let Some(shipping) = self.shipping {
+            shipping.stop().await;
         }
         self.servers.close();
         self.servers.wait().await;
@@ -288,21 +312,19 @@ fn reasons(shutdown: &Shutdown, waiting: &Waiting) -> Readiness {
     })
 }
 
-/// Rooms that were opened before the gateway.
-struct Rooms {
-    catalogue: Arc<Catalogue>,
-    sharing: Option<Arc<Sharing>>,
-    rated: Option<Ratings>,
-    metrics: Arc<Metrics>,
+/// What was put together at the start.
+struct Started {
+    parts: Parts,
+    shipping: Option<Background>,
 }
 
 /// What writes ratings and events down beside the requests.
-struct Logging {
+struct Shipping {
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
-impl Logging {
+impl Shipping {
     fn start(background: Background) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
@@ -317,25 +339,6 @@ impl Logging {
             warn!("writing events down panicked");
         }
     }
-}
-
-/// Puts the rooms together around drivers that are ready.
-fn gateway(
-    config: &Config,
-    resolved: Resolved,
-    drivers: Vec<(WorkerConfig, Arc<dyn Driver>)>,
-    rooms: Rooms,
-    shutdown: &Shutdown,
-) -> Result<Arc<Gateway>, StartError> {
-    let Rooms { catalogue, sharing, rated, metrics } = rooms;
-    let workers = drivers.into_iter().map(|(worker, driver)| pooled(&worker, driver, &catalogue, &metrics));
-    let pool = Arc::new(Pool::new(workers.collect(), catalogue.clone(), metrics.clone()));
-    let guard = guard::guard(config, &pool, metrics.clone())?;
-    let live = Live::new(resolved.keyring, resolved.bases).guarded(config.policies());
-    let live = live.rating(ratings::policies(config));
-    let admission = Admission::new(config.gateway.admission.clone()).sharing(sharing);
-    let gateway = Gateway::new(config.gateway.clone(), live, admission, pool, metrics, shutdown.cut_off.clone());
-    Ok(Arc::new(gateway.guarded(guard).rating(rated)))
 }
 
 /// Where limits are shared with other gateways.

@@ -4,19 +4,22 @@ pub(crate) mod adapters;
 mod api;
 pub(crate) mod guard;
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod limits;
+pub(crate) mod policies;
+pub(crate) mod process;
 pub(crate) mod ratings;
+pub(crate) mod tenants;
 pub(crate) mod usage;
 pub(crate) mod workers;
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use tenantry::app::{self, StartError};
-use tenantry::auth::{KeyHash, NewKey};
 use tenantry::config::{self, Problems};
 use tenantry::engine::files::{ModelFiles, SaveDtype, write_hf_folder};
 
@@ -56,9 +59,16 @@ pub(crate) enum Command {
     Ratings(ratings::Arguments),
     /// Judge texts as the guard does
     Guard(guard::Arguments),
-    /// Make keys and hash them for the configuration
-    #[command(subcommand)]
-    Keys(Keys),
+    /// Make tenants while gateways run, and see those that there are
+    Tenants(tenants::Arguments),
+    /// Make, rotate and revoke keys, or make and hash them for the configuration
+    Keys(keys::Arguments),
+    /// See the guard's policies, and give them to tenants while gateways run
+    Policies(policies::Arguments),
+    /// See and set what of a running gateway's log is written
+    LogLevel(process::LogLevel),
+    /// Have a running gateway read its configuration again
+    Reload(process::Reload),
     /// Work with model files
     #[command(subcommand)]
     Model(ModelCommand),
@@ -82,18 +92,6 @@ pub(crate) enum Dtype {
     Bf16,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Keys {
-    /// Make a key, and print it this once with its line for the configuration
-    New,
-    /// Print a key's line for the configuration
-    Hash {
-        /// The key; left out, it is read from standard input, which keeps it
-        /// out of the shell's history
-        key: Option<String>,
-    },
-}
-
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -114,27 +112,6 @@ pub(crate) fn check(file: &Path) -> Result<(), Failure> {
     say(&format!("{}: good; tenants: {tenants}, adapters: {adapters}", file.display()))
 }
 
-pub(crate) fn keys(command: Keys) -> Result<(), Failure> {
-    match command {
-        Keys::New => {
-            let key = NewKey::generate().map_err(|error| Failure::Other(format!("no random bits: {error}")))?;
-            note(
-                "The key, which is not kept anywhere and cannot be shown again, and its line for the tenant's `keys`:",
-            );
-            say(key.text())?;
-            say(&config_line(key.hash()))
-        }
-        Keys::Hash { key } => {
-            let key = key.map_or_else(key_from_input, Ok)?;
-            let key = key.trim_ascii();
-            if key.is_empty() || !key.bytes().all(|c| c.is_ascii_graphic()) {
-                return Err(Failure::Other("a key is one or more visible ASCII characters".to_owned()));
-            }
-            say(&config_line(KeyHash::of(key.as_bytes())))
-        }
-    }
-}
-
 pub(crate) fn model(command: ModelCommand) -> Result<(), Failure> {
     let ModelCommand::Convert { gguf, folder, dtype } = command;
     let dtype = match dtype {
@@ -145,24 +122,6 @@ pub(crate) fn model(command: ModelCommand) -> Result<(), Failure> {
     let files = ModelFiles::open(&gguf).map_err(|error| Failure::Other(error.to_string()))?;
     write_hf_folder(&files, &folder, dtype).map_err(|error| Failure::Other(error.to_string()))?;
     say(&format!("wrote {}", folder.display()))
-}
-
-fn config_line(hash: KeyHash) -> String {
-    format!("{{ sha256 = \"{hash}\" }}")
-}
-
-fn key_from_input() -> Result<String, Failure> {
-    /// A longer text is no key but, say, the wrong file.
-    const LONGEST: u64 = 4096;
-
-    let input = io::stdin();
-    if input.is_terminal() {
-        note("The key, then Enter and Ctrl-D:");
-    }
-    let mut key = String::new();
-    let read = input.take(LONGEST).read_to_string(&mut key);
-    read.map_err(|error| Failure::Other(format!("standard input: {error}")))?;
-    Ok(key)
 }
 
 /// A line of the command's result.

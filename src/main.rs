@@ -30,7 +30,11 @@ fn main() -> ExitCode {
         Command::Usage(arguments) => cli::usage::run(arguments),
         Command::Ratings(arguments) => cli::ratings::run(arguments),
         Command::Guard(arguments) => cli::guard::run(arguments),
-        Command::Keys(command) => cli::keys(command),
+        Command::Tenants(arguments) => cli::tenants::run(arguments),
+        Command::Keys(arguments) => cli::keys::run(arguments),
+        Command::Policies(arguments) => cli::policies::run(arguments),
+        Command::LogLevel(arguments) => cli::process::log_level(arguments),
+        Command::Reload(arguments) => cli::process::reload(arguments),
         Command::Model(command) => cli::model(command),
     };
     match outcome {
@@ -49,24 +53,28 @@ fn serve(file: &Path) -> Result<ExitCode, Failure> {
     for (tenant, key) in loaded.config.demo_keys() {
         warn!(%tenant, key, "a demonstration key is in use; it is public, so anyone who reaches this server may use it");
     }
-    until_signal(App::start(loaded), App::drain)
+    until_signal(App::start(loaded), App::reload, App::drain)
 }
 
 /// As [`serve`], for gateways instead of tenants.
 fn worker(file: &Path) -> Result<ExitCode, Failure> {
     let loaded = app::load_worker(file)?;
     telemetry::init_log(&loaded.process.log);
-    until_signal(WorkerApp::start(loaded), WorkerApp::drain)
+    let kept = async |_: &WorkerApp| warn!("a worker's configuration is read at its start alone");
+    until_signal(WorkerApp::start(loaded), kept, WorkerApp::drain)
 }
 
 fn until_signal<T, D: Future<Output = ()>>(
     start: impl Future<Output = Result<T, StartError>>,
+    hangup: impl AsyncFn(&T),
     drain: impl FnOnce(T) -> D,
 ) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::Other(error.to_string()))?;
     let outcome = runtime.block_on(async {
         let signals = |kind| signal(kind).map_err(|error| Failure::Other(format!("signals: {error}")));
         let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+        // From now on one that comes early waits.
+        let mut hung_up = signals(SignalKind::hangup())?;
         let mut stop = async || {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -77,7 +85,15 @@ fn until_signal<T, D: Future<Output = ()>>(
             app = start => app?,
             () = stop() => return Ok(ExitCode::SUCCESS),
         };
-        stop().await;
+        let serving = async {
+            while hung_up.recv().await.is_some() {
+                hangup(&app).await;
+            }
+        };
+        tokio::select! {
+            () = serving => {}
+            () = stop() => {}
+        }
         tokio::select! {
             () = drain(app) => Ok(ExitCode::SUCCESS),
             () = stop() => {

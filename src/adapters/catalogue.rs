@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
 
+use super::accounts::Accounts;
 use super::backing::Backing;
 use super::database::{Down, LimitRow, Refused, Rows};
 use super::error::{ChangeError, FetchError, OpenError, PublishError};
@@ -22,13 +23,14 @@ use crate::types::{AdapterKey, ModelRoute, TenantId};
 
 pub struct Catalogue {
     pub(super) snapshot: ArcSwap<Snapshot>,
-    pub(super) configured: Vec<(Artifact, PathBuf)>,
+    pub(super) configured: ArcSwap<Vec<(Artifact, PathBuf)>>,
     /// `None` for what the configuration alone lists, in tests.
     pub(super) backing: Option<Backing>,
     pub(super) probes: Probes,
     version: watch::Sender<i64>,
     /// What operators have set.
     pub(super) limits: ArcSwap<Vec<LimitRow>>,
+    pub(super) accounts: ArcSwap<Accounts>,
 }
 
 /// A revision as operators see it.
@@ -57,9 +59,10 @@ impl Catalogue {
         probes.follow(&rows.probes, &snapshot.probed());
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
-            configured,
+            configured: ArcSwap::from_pointee(configured),
             backing,
             probes,
+            accounts: ArcSwap::from_pointee(Accounts::of(&rows.accounts)),
             limits: ArcSwap::from_pointee(rows.limits),
             version: watch::Sender::new(rows.version),
         }
@@ -121,6 +124,21 @@ impl Catalogue {
             let _ = backing.tasks.set([poller, sweeper, writer].map(AbortOnDropHandle::new));
         }
         Ok(catalogue)
+    }
+
+    /// Has what another configuration lists in the place of the one before.
+    /// Whoever loads or unloads adapters hears of it.
+    pub async fn configure(&self, configured: Vec<(Artifact, PathBuf)>) {
+        let _turn = match &self.backing {
+            Some(backing) => Some(backing.turn().await),
+            None => None,
+        };
+        if **self.configured.load() == configured {
+            return;
+        }
+        self.snapshot.store(Arc::new(self.snapshot.load().reconfigured(&configured)));
+        self.configured.store(Arc::new(configured));
+        self.version.send_modify(|_| {});
     }
 
     // What requests ask.
@@ -192,6 +210,11 @@ impl Catalogue {
         self.version.subscribe()
     }
 
+    /// Whether there is a base model of this name, and what may be published for it.
+    pub fn knows(&self, base: &crate::types::BaseName) -> bool {
+        self.backing.as_ref().is_some_and(|backing| backing.inspect.knows(base))
+    }
+
     /// Everything that may be loaded.
     pub fn keys(&self) -> HashSet<AdapterKey> {
         self.snapshot.load().keys().cloned().collect()
@@ -207,10 +230,11 @@ impl Catalogue {
         let version = self.snapshot.load().version;
         match backing.rows(Some(version)).await {
             Ok(Some(rows)) => {
-                let snapshot = Snapshot::new(&rows, &self.configured);
+                let snapshot = Snapshot::new(&rows, &self.configured.load());
                 self.probes.follow(&rows.probes, &snapshot.probed());
                 self.snapshot.store(Arc::new(snapshot));
                 self.limits.store(Arc::new(rows.limits.clone()));
+                self.follow_accounts(&rows.accounts);
                 self.version.send_replace(rows.version);
                 self.count();
                 backing.remember(&rows, turn).await;

@@ -43,6 +43,17 @@ pub enum ChangeError {
     /// A tenant, or a key of one.
     #[error("there is no {0}")]
     Unknown(String),
+    #[error("there is {0} already")]
+    Exists(String),
+    /// It stands in the configuration's file, which is not written here.
+    #[error("{0} is of the configuration's file: change it there")]
+    Configured(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Internal(String),
+    #[error("the tenant has {0} published adapters: retire and delete them first")]
+    HasAdapters(u64),
     #[error("revision {0} is retired")]
     Retired(u32),
     #[error("revision {0} is not retired: retire it first")]
@@ -105,6 +116,11 @@ impl ChangeError {
         match self {
             Self::NotFound(_) => "adapter_not_found",
             Self::Unknown(_) => "not_found",
+            Self::Exists(_) => "already_exists",
+            Self::Configured(_) => "configured",
+            Self::Invalid(_) => "invalid_request",
+            Self::Internal(_) => "internal",
+            Self::HasAdapters(_) => "tenant_has_adapters",
             Self::Retired(_) => "adapter_retired",
             Self::NotRetired(_) => "adapter_not_retired",
             Self::NothingBefore => "nothing_before",

@@ -17,6 +17,7 @@
 //! it has had no record for an hour, a copy leaves this machine when nothing
 //! has named it for ten minutes ([`Sweep`]).
 
+mod accounts;
 mod archive;
 mod artifacts;
 mod backing;
@@ -39,6 +40,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::types::{AdapterKey, BaseName, Secret, TenantId};
 
+pub use accounts::{Accounts, Alias, KeyRecord, PolicyRecord, TenantRecord, TenantSettings, Urgency};
 pub use catalogue::{Catalogue, Listed};
 pub use database::Refused;
 pub use error::{ChangeError, FetchError, OpenError, PublishError};

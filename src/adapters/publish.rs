@@ -74,7 +74,7 @@ impl Catalogue {
         let Publish { tenant, name, base, source, digest } = publish;
         let taken =
             |(artifact, _): &(Artifact, PathBuf)| artifact.key.tenant == *tenant && *artifact.key.name == **name;
-        if self.configured.iter().any(taken) {
+        if self.configured.load().iter().any(taken) {
             return Err(PublishError::NameTaken(name.clone()));
         }
         if !backing.inspect.knows(base) {

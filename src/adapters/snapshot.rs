@@ -33,12 +33,25 @@ struct Serving {
 
 impl Snapshot {
     pub(super) fn new(rows: &Rows, configured: &[(Artifact, PathBuf)]) -> Self {
-        let mut snapshot = Self { version: rows.version, ..Self::default() };
-        for (tenant, name, revision) in &rows.pins {
-            snapshot.pins.insert((TenantId::new(tenant.as_str()), name.as_str().into()), *revision);
-        }
-        snapshot.records = rows.adapters.iter().map(super::database::AdapterRow::record).collect();
-        let records = std::mem::take(&mut snapshot.records);
+        let pin = |(tenant, name, revision): &(String, String, u32)| {
+            ((TenantId::new(tenant.as_str()), name.as_str().into()), *revision)
+        };
+        let records = rows.adapters.iter().map(super::database::AdapterRow::record).collect();
+        Self::of(rows.version, rows.pins.iter().map(pin).collect(), records, configured)
+    }
+
+    /// The same with what another configuration lists.
+    pub(super) fn reconfigured(&self, configured: &[(Artifact, PathBuf)]) -> Self {
+        Self::of(self.version, self.pins.clone(), self.records.clone(), configured)
+    }
+
+    fn of(
+        version: i64,
+        pins: HashMap<(TenantId, Arc<str>), u32>,
+        records: Vec<Record>,
+        configured: &[(Artifact, PathBuf)],
+    ) -> Self {
+        let mut snapshot = Self { version, pins, ..Self::default() };
         let retired = records.iter().filter(|record| record.retired.is_some());
         snapshot.retired = retired.map(|record| record.key.clone()).collect();
         // In the order of revisions, so the newest is written last.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::adapters::{self, Artifact, ArtifactStore, Catalogue, Inspect, Inspected, PublishError, Sweep};
 use crate::config::{CatalogueConfig, Config, DriverConfig, SecretRef};
 use crate::engine::files::{AdapterFiles, AdapterLimits, ModelConfig, ModelFiles};
@@ -15,11 +17,11 @@ use super::StartError;
 pub(super) async fn open(
     config: &Config,
     configured: Vec<(Artifact, PathBuf)>,
+    bases: &Arc<Bases>,
     metrics: Arc<Metrics>,
 ) -> Result<Arc<Catalogue>, StartError> {
     let settings = settings(&config.catalogue)?;
-    let inspect = Arc::new(Bases::of(config));
-    Ok(Catalogue::open(settings, configured, inspect, metrics).await?)
+    Ok(Catalogue::open(settings, configured, bases.clone(), metrics).await?)
 }
 
 fn settings(config: &CatalogueConfig) -> Result<adapters::Config, StartError> {
@@ -45,10 +47,10 @@ fn settings(config: &CatalogueConfig) -> Result<adapters::Config, StartError> {
     Ok(adapters::Config { data_dir, database, artifacts, poll_interval, max_adapter_bytes, sweep })
 }
 
-/// What artifacts are held against.
-struct Bases(BTreeMap<BaseName, Base>);
+/// What artifacts are held against. Swapped whole when the configuration is.
+pub(super) struct Bases(ArcSwap<BTreeMap<BaseName, Base>>);
 
-struct Base {
+pub(super) struct Base {
     /// `None` where its shapes are not known.
     head: Option<ModelConfig>,
     names: Vec<String>,
@@ -60,20 +62,28 @@ struct Base {
 // === impl Bases ===
 
 impl Bases {
-    fn of(config: &Config) -> Self {
-        let base = |base: &crate::config::BaseConfig| {
-            let serving = config.workers.iter().filter(|worker| worker.bases.contains(&base.name));
-            // Whichever worker it comes to has to take it.
-            let max_rank = serving.clone().map(|worker| worker.max_adapter_rank).min().unwrap_or(usize::MAX);
-            let room = serving.filter(|worker| loads_adapters(&worker.driver)).map(|worker| worker.adapter_bytes).max();
-            let limits = AdapterLimits { max_rank, max_bytes: config.catalogue.max_adapter_bytes };
-            let mut names = base.source.clone();
-            names.push(base.name.to_string());
-            let head = base.path.as_ref().and_then(|path| ModelFiles::read_config(path).ok());
-            (base.name.clone(), Base { head, names, limits, room })
-        };
-        Self(config.bases.iter().map(base).collect())
+    pub(super) fn of(config: &Config) -> Self {
+        Self(ArcSwap::from_pointee(read(config)))
     }
+
+    pub(super) fn change(&self, other: Self) {
+        self.0.store(other.0.into_inner());
+    }
+}
+
+fn read(config: &Config) -> BTreeMap<BaseName, Base> {
+    let base = |base: &crate::config::BaseConfig| {
+        let serving = config.workers.iter().filter(|worker| worker.bases.contains(&base.name));
+        // Whichever worker it comes to has to take it.
+        let max_rank = serving.clone().map(|worker| worker.max_adapter_rank).min().unwrap_or(usize::MAX);
+        let room = serving.filter(|worker| loads_adapters(&worker.driver)).map(|worker| worker.adapter_bytes).max();
+        let limits = AdapterLimits { max_rank, max_bytes: config.catalogue.max_adapter_bytes };
+        let mut names = base.source.clone();
+        names.push(base.name.to_string());
+        let head = base.path.as_ref().and_then(|path| ModelFiles::read_config(path).ok());
+        (base.name.clone(), Base { head, names, limits, room })
+    };
+    config.bases.iter().map(base).collect()
 }
 
 fn loads_adapters(driver: &DriverConfig) -> bool {
@@ -85,11 +95,12 @@ fn loads_adapters(driver: &DriverConfig) -> bool {
 
 impl Inspect for Bases {
     fn knows(&self, base: &BaseName) -> bool {
-        self.0.contains_key(base)
+        self.0.load().contains_key(base)
     }
 
     fn inspect(&self, base: &BaseName, folder: &Path) -> Result<Inspected, PublishError> {
-        let Some(known) = self.0.get(base) else { return Err(PublishError::UnknownBase(base.to_string())) };
+        let bases = self.0.load();
+        let Some(known) = bases.get(base) else { return Err(PublishError::UnknownBase(base.to_string())) };
         let Some(head) = &known.head else {
             let why = format!("the shapes of `{base}` are not known here: its `path` has to be configured");
             return Err(PublishError::AdapterInvalid(why));

@@ -6,7 +6,7 @@
 //! ends, its driver and the driver's polling with it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use crate::worker::discovery::{
     self, DnsConfig, Endpoint, Found, KubernetesConfig as Service, Question, ReadToken, ServicePort, Source,
 };
 
-use super::{DriverError, StartError, drivers, pooled};
+use super::{DriverError, drivers, pooled};
 
 /// After which a worker that could not be started is tried again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -34,14 +34,24 @@ const RETRY: Duration = Duration::from_secs(10);
 const HANDOVER: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The followers, each of which ends when its handle is dropped.
-pub(super) type Followers = Vec<AbortOnDropHandle<()>>;
+/// Keeps the instances of one worker of the configuration in the pool, until
+/// it is dropped; then they stay as they are.
+pub(super) struct Follower {
+    members: Members,
+    source: String,
+    found: watch::Receiver<Found>,
+    _following: AbortOnDropHandle<()>,
+}
 
-/// Which base models wait for workers to be found. Empty before the followers
-/// are there.
+/// By where they are.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<OnceLock<Watched>>);
+struct Members(Arc<Mutex<BTreeMap<Endpoint, Arc<Worker>>>>);
 
+/// Which base models wait for workers to be found. Empty before it is known.
+#[derive(Clone, Default)]
+pub(super) struct Waiting(Arc<Mutex<Option<Watched>>>);
+
+#[derive(Clone)]
 struct Watched {
     gateway: Arc<Gateway>,
     /// That tenants' models stand on.
@@ -49,43 +59,55 @@ struct Watched {
     sources: Vec<(WorkerConfig, String, watch::Receiver<Found>)>,
 }
 
-/// Follows the sources of all workers that are discovered.
-pub(super) fn follow(
-    config: &Config,
-    bases: Vec<BaseName>,
-    gateway: &Arc<Gateway>,
-    metrics: &Arc<Metrics>,
-    waiting: &Waiting,
-) -> Result<Followers, StartError> {
-    let shared = Arc::new(config.clone());
-    let (mut followers, mut sources) = (Vec::new(), Vec::new());
-    for worker in &config.workers {
-        let Some(discover) = worker.discover() else { continue };
-        let failed = |source| StartError::Worker { worker: worker.name.clone(), source };
-        let source = source(discover).map_err(failed)?;
+// === impl Follower ===
+
+impl Follower {
+    /// `before` are instances of another follower: they leave when the source
+    /// has answered for the first time.
+    pub(super) fn start(
+        source: Source,
+        config: &Arc<Config>,
+        worker: &WorkerConfig,
+        gateway: &Arc<Gateway>,
+        metrics: &Arc<Metrics>,
+        before: Vec<Arc<Worker>>,
+    ) -> Self {
         let (tell, found) = watch::channel(Found::default());
-        sources.push((worker.clone(), source.to_string(), found.clone()));
+        let members = Members::default();
         let group = Group {
-            config: shared.clone(),
+            config: config.clone(),
             worker: worker.clone(),
             gateway: gateway.clone(),
             metrics: metrics.clone(),
-            members: BTreeMap::new(),
+            members: members.clone(),
+            before,
         };
+        let (name, seen) = (source.to_string(), found.clone());
         let following = async move {
             tokio::select! {
                 () = discovery::follow(source, tell) => {}
                 () = group.keep(found) => {}
             }
         };
-        followers.push(AbortOnDropHandle::new(tokio::spawn(following)));
+        let _following = AbortOnDropHandle::new(tokio::spawn(following));
+        Self { members, source: name, found: seen, _following }
     }
-    // Nobody else sets it.
-    let _ = waiting.0.set(Watched { gateway: gateway.clone(), bases, sources });
-    Ok(followers)
+
+    /// The instances in the pool.
+    pub(super) fn members(&self) -> Vec<Arc<Worker>> {
+        self.members.lock().values().cloned().collect()
+    }
 }
 
-fn source(discover: &DiscoverConfig) -> Result<Source, DriverError> {
+// === impl Members ===
+
+impl Members {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Endpoint, Arc<Worker>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn source(discover: &DiscoverConfig) -> Result<Source, DriverError> {
     match &discover.source {
         SourceConfig::Kubernetes(service) => Ok(Source::Kubernetes(kubernetes(service)?)),
         SourceConfig::Dns(dns) => {
@@ -121,8 +143,9 @@ struct Group {
     worker: WorkerConfig,
     gateway: Arc<Gateway>,
     metrics: Arc<Metrics>,
-    /// Names in the pool.
-    members: BTreeMap<Endpoint, String>,
+    members: Members,
+    /// Of the follower that was here before.
+    before: Vec<Arc<Worker>>,
 }
 
 // === impl Group ===
@@ -130,34 +153,43 @@ struct Group {
 impl Group {
     /// Keeps the pool's members to what is found.
     async fn keep(mut self, mut found: watch::Receiver<Found>) {
+        let mut answered = false;
         loop {
             let now = found.borrow_and_update().endpoints.clone();
             let mut newcomers = Vec::new();
             let mut missing = false;
-            for endpoint in
-                now.iter().filter(|endpoint| !self.members.contains_key(endpoint)).cloned().collect::<Vec<_>>()
-            {
+            let new: Vec<Endpoint> = {
+                let members = self.members.lock();
+                now.iter().filter(|endpoint| !members.contains_key(endpoint)).cloned().collect()
+            };
+            for endpoint in new {
                 match self.add(endpoint).await {
                     Some(worker) => newcomers.push(worker),
                     None => missing = true,
                 }
             }
-            let gone: Vec<Endpoint> = self.members.keys().filter(|member| !now.contains(member)).cloned().collect();
-            if !gone.is_empty() {
+            let gone: Vec<Endpoint> =
+                self.members.lock().keys().filter(|member| !now.contains(member)).cloned().collect();
+            let before = if answered { std::mem::take(&mut self.before) } else { Vec::new() };
+            if !gone.is_empty() || !before.is_empty() {
                 answering(&newcomers).await;
             }
+            self.gateway.pool().dismiss(&before);
             gone.iter().for_each(|endpoint| self.remove(endpoint));
             drop(newcomers);
 
             tokio::select! {
-                changed = found.changed() => if changed.is_err() { return },
+                changed = found.changed() => match changed {
+                    Ok(()) => answered = true,
+                    Err(_) => return,
+                },
                 () = tokio::time::sleep(RETRY), if missing => {}
             }
         }
     }
 
     /// `None` where its driver cannot be made now.
-    async fn add(&mut self, endpoint: Endpoint) -> Option<Arc<Worker>> {
+    async fn add(&self, endpoint: Endpoint) -> Option<Arc<Worker>> {
         let instance = self.worker.instance(&endpoint.to_string());
         let (config, described) = (self.config.clone(), instance.clone());
         // It reads the worker's key, which may be a file.
@@ -173,14 +205,15 @@ impl Group {
         let worker = pooled(&instance, driver, self.gateway.catalogue(), &self.metrics);
         self.gateway.pool().add(&worker);
         info!(worker = instance.name, "a worker was found");
-        self.members.insert(endpoint, instance.name);
+        self.members.lock().insert(endpoint, worker.clone());
         Some(worker)
     }
 
-    fn remove(&mut self, endpoint: &Endpoint) {
-        if let Some(name) = self.members.remove(endpoint) {
-            self.gateway.pool().remove(&name);
-            info!(worker = name, "a worker has left");
+    fn remove(&self, endpoint: &Endpoint) {
+        let member = self.members.lock().remove(endpoint);
+        if let Some(worker) = member {
+            self.gateway.pool().dismiss(std::slice::from_ref(&worker));
+            info!(worker = &**worker.name(), "a worker has left");
         }
     }
 }
@@ -197,9 +230,24 @@ async fn answering(newcomers: &[Arc<Worker>]) {
 // === impl Waiting ===
 
 impl Waiting {
+    /// What is waited for from now on.
+    pub(super) fn on<'a>(
+        &self,
+        gateway: &Arc<Gateway>,
+        bases: Vec<BaseName>,
+        followers: impl Iterator<Item = (&'a WorkerConfig, &'a Follower)>,
+    ) {
+        let source = |(worker, follower): (&WorkerConfig, &Follower)| {
+            (worker.clone(), follower.source.clone(), follower.found.clone())
+        };
+        let watched = Watched { gateway: gateway.clone(), bases, sources: followers.map(source).collect() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(watched);
+    }
+
     /// Why tenants' base models have no worker at all, where they are waited for.
     pub(super) fn reasons(&self) -> Vec<String> {
-        let Some(Watched { gateway, bases, sources }) = self.0.get() else { return Vec::new() };
+        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(Watched { gateway, bases, sources }) = watched else { return Vec::new() };
         let served = gateway.pool().bases();
         let mut reasons = Vec::new();
         for base in bases.iter().filter(|base| !served.contains(base)) {

@@ -13,27 +13,13 @@ use crate::worker::{
     ServedBase, Vllm, VllmConfig,
 };
 
-use super::{DriverError, StartError};
+use super::DriverError;
 
 /// Largest artifact that is read; a rank-64 adapter of all modules of an 8B model takes a third of it.
 pub(super) const MAX_ADAPTER_BYTES: u64 = 1 << 30;
 
-/// Loads the models of this process, which takes seconds. Other processes are
-/// connected to when they are needed. Workers that are to be found come later.
-pub(super) async fn start(config: &Config) -> Result<Vec<(WorkerConfig, Arc<dyn Driver>)>, StartError> {
-    let config = config.clone();
-    let loading = tokio::task::spawn_blocking(move || {
-        let driver = |worker: &WorkerConfig| {
-            let driver = driver(&config, worker);
-            let driver = driver.map_err(|source| StartError::Worker { worker: worker.name.clone(), source })?;
-            Ok((worker.clone(), driver))
-        };
-        let known = config.workers.iter().filter(|worker| worker.discover().is_none());
-        known.map(driver).collect::<Result<Vec<_>, _>>()
-    });
-    loading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
+/// Loads its models where it is an engine of this process, which takes seconds;
+/// another process is connected to when it is needed.
 pub(super) fn driver(config: &Config, worker: &WorkerConfig) -> Result<Arc<dyn Driver>, DriverError> {
     Ok(match &worker.driver {
         DriverConfig::Embedded(engine) => {

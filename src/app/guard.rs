@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tenantry_guard::Encoder;
 
 use super::StartError;
-use crate::config::{Config, JudgeKind};
+use crate::auth::KeyHash;
+use crate::config::{Config, JudgeConfig, JudgeKind};
 use crate::gateway::PoolJudge;
 use crate::moderation::{Classifier, Endpoint, EndpointConfig, Guard, Outside, Stage2};
 use crate::pool::Pool;
@@ -26,7 +27,21 @@ impl Classifier for Stage2Encoder {
     }
 }
 
-pub(super) fn guard(config: &Config, pool: &Arc<Pool>, metrics: Arc<Metrics>) -> Result<Guard, StartError> {
+/// The judges beside the guard's own models, as they are asked.
+pub(super) struct Judges {
+    client: reqwest::Client,
+    made: HashMap<Arc<str>, Made>,
+}
+
+#[derive(Clone)]
+struct Made {
+    of: JudgeConfig,
+    key: Option<KeyHash>,
+    judge: Arc<dyn Outside>,
+}
+
+/// The guard, and the judges that it asks.
+pub(super) fn guard(config: &Config, pool: &Arc<Pool>, metrics: Arc<Metrics>) -> Result<(Guard, Judges), StartError> {
     let settings = &config.guard.stage2;
     let encoder = settings.path.as_deref().map(open).transpose().map_err(StartError::Guard)?;
     let stage2 = settings.enabled.then(|| Stage2::start(Arc::new(Stage2Encoder(encoder)), settings.pool));
@@ -34,21 +49,48 @@ pub(super) fn guard(config: &Config, pool: &Arc<Pool>, metrics: Arc<Metrics>) ->
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
     let client = client.map_err(|error| StartError::Guard(error.to_string()))?;
-    let mut outside: HashMap<Arc<str>, Arc<dyn Outside>> = HashMap::new();
-    for judge in &config.guard.judges {
-        let (timeout, closed) = (judge.timeout, judge.closed);
-        let made: Arc<dyn Outside> = match &judge.kind {
+    let judges = Judges { client, made: HashMap::new() }.changed(config, pool)?;
+    Ok((Guard::new(stage2, judges.outside(), metrics), judges))
+}
+
+// === impl Judges ===
+
+impl Judges {
+    /// Those of another configuration. One that is the same there goes on, and
+    /// remembers whether it answers.
+    pub(super) fn changed(&self, config: &Config, pool: &Arc<Pool>) -> Result<Self, StartError> {
+        let mut made = HashMap::new();
+        for judge in &config.guard.judges {
+            made.insert(judge.name.clone(), self.made(judge, pool)?);
+        }
+        Ok(Self { client: self.client.clone(), made })
+    }
+
+    fn made(&self, of: &JudgeConfig, pool: &Arc<Pool>) -> Result<Made, StartError> {
+        let (timeout, closed) = (of.timeout, of.closed);
+        let secret = match &of.kind {
+            JudgeKind::Endpoint { key: Some(key), .. } => {
+                Some(key.read().map_err(|error| StartError::Guard(format!("judge {}: {error}", of.name)))?)
+            }
+            JudgeKind::Endpoint { key: None, .. } | JudgeKind::Pool { .. } => None,
+        };
+        let key = secret.as_ref().map(|key| KeyHash::of(key.expose().as_bytes()));
+        if let Some(made) = self.made.get(&of.name).filter(|made| made.of == *of && made.key == key) {
+            return Ok(made.clone());
+        }
+        let judge: Arc<dyn Outside> = match &of.kind {
             JudgeKind::Pool { base } => Arc::new(PoolJudge::new(pool.clone(), base.clone(), timeout, closed)),
-            JudgeKind::Endpoint { url, key, model } => {
-                let key = key.as_ref().map(|key| key.read()).transpose();
-                let key = key.map_err(|error| StartError::Guard(format!("judge {}: {error}", judge.name)))?;
-                let config = EndpointConfig { url: url.clone(), key, model: model.clone(), timeout, closed };
-                Arc::new(Endpoint::new(client.clone(), config))
+            JudgeKind::Endpoint { url, model, .. } => {
+                let config = EndpointConfig { url: url.clone(), key: secret, model: model.clone(), timeout, closed };
+                Arc::new(Endpoint::new(self.client.clone(), config))
             }
         };
-        outside.insert(judge.name.clone(), made);
+        Ok(Made { of: of.clone(), key, judge })
     }
-    Ok(Guard::new(stage2, outside, metrics))
+
+    pub(super) fn outside(&self) -> HashMap<Arc<str>, Arc<dyn Outside>> {
+        self.made.iter().map(|(name, made)| (name.clone(), made.judge.clone())).collect()
+    }
 }
 
 /// The classifier of a folder.

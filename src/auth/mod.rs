@@ -8,6 +8,7 @@ mod key;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use thiserror::Error;
 
@@ -15,10 +16,26 @@ use crate::types::{Caller, Key, Limits, Tenant, TenantId};
 
 pub use key::{KeyHash, NewKey};
 
-/// Every key of every tenant.
+/// Every tenant, and every key of each.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
-    callers: HashMap<KeyHash, Caller>,
+    keys: HashMap<KeyHash, Held>,
+    tenants: HashMap<TenantId, Member>,
+}
+
+/// A key that is known.
+#[derive(Debug, Clone)]
+struct Held {
+    caller: Caller,
+    expires: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    tenant: Arc<Tenant>,
+    keys: Vec<KeyHash>,
+    /// Its keys are known, and let nobody in.
+    disabled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -29,43 +46,76 @@ pub enum AuthError {
     Scheme,
     #[error("the key is not known")]
     UnknownKey,
+    #[error("the key has expired")]
+    Expired,
+    #[error("the tenant is disabled")]
+    Disabled,
 }
 
 // === impl Keyring ===
 
 impl Keyring {
-    /// `None` where two tenants would share a key.
-    pub fn insert(&mut self, key: KeyHash, caller: Caller) -> Option<()> {
-        match self.callers.insert(key, caller) {
-            None => Some(()),
-            Some(_) => None,
+    /// A tenant, whether or not it has keys. The first of an id stays.
+    pub fn add(&mut self, tenant: &Arc<Tenant>) {
+        self.member(tenant);
+    }
+
+    /// Lets nobody of the tenant in.
+    pub fn disable(&mut self, tenant: &TenantId) {
+        if let Some(member) = self.tenants.get_mut(tenant) {
+            member.disabled = true;
         }
     }
 
+    /// `None` where two tenants would share a key.
+    pub fn insert(&mut self, key: KeyHash, caller: Caller) -> Option<()> {
+        self.insert_until(key, caller, None)
+    }
+
+    /// As `insert`; after `expires` the key lets nobody in.
+    pub fn insert_until(&mut self, key: KeyHash, caller: Caller, expires: Option<SystemTime>) -> Option<()> {
+        if self.keys.contains_key(&key) {
+            return None;
+        }
+        self.member(&caller.tenant).keys.push(key);
+        self.keys.insert(key, Held { caller, expires });
+        Some(())
+    }
+
+    fn member(&mut self, tenant: &Arc<Tenant>) -> &mut Member {
+        let member = || Member { tenant: tenant.clone(), keys: Vec::new(), disabled: false };
+        self.tenants.entry(tenant.id.clone()).or_insert_with(member)
+    }
+
     pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
-        self.callers.values().map(|caller| &caller.tenant).find(|tenant| tenant.id == *id).cloned()
+        self.tenants.get(id).map(|member| member.tenant.clone())
     }
 
-    /// A tenant's keys.
-    pub fn keys<'a>(&'a self, tenant: &'a TenantId) -> impl Iterator<Item = &'a Arc<Key>> {
-        self.callers.values().filter(move |caller| caller.tenant.id == *tenant).map(|caller| &caller.key)
+    pub fn is_disabled(&self, id: &TenantId) -> bool {
+        self.tenants.get(id).is_some_and(|member| member.disabled)
     }
 
-    /// The same keys, leading to other callers.
-    pub fn map(&self, mut of: impl FnMut(&Caller) -> Caller) -> Self {
-        Self { callers: self.callers.iter().map(|(hash, caller)| (*hash, of(caller))).collect() }
+    /// A tenant's keys. One that is being rotated is there twice.
+    pub fn keys<'a>(&'a self, tenant: &TenantId) -> impl Iterator<Item = &'a Arc<Key>> + use<'a> {
+        self.hashes(tenant).map(|(_, key)| key)
     }
 
-    /// Each tenant, as often as it has keys.
+    /// The same with their hashes.
+    pub fn hashes<'a>(&'a self, tenant: &TenantId) -> impl Iterator<Item = (KeyHash, &'a Arc<Key>)> + use<'a> {
+        let hashes = self.tenants.get(tenant).into_iter().flat_map(|member| &member.keys);
+        hashes.filter_map(|hash| Some((*hash, &self.keys.get(hash)?.caller.key)))
+    }
+
+    /// Each tenant, once.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
-        self.callers.values().map(|caller| &caller.tenant)
+        self.tenants.values().map(|member| &member.tenant)
     }
 
     /// Every limit that somebody has.
     pub fn limits(&self) -> impl Iterator<Item = &Limits> {
-        self.callers.values().flat_map(|Caller { tenant, key }| {
-            [&tenant.limits, &key.limits].into_iter().chain(tenant.model_limits.values())
-        })
+        let of_tenants =
+            self.tenants().flat_map(|tenant| [&tenant.limits].into_iter().chain(tenant.model_limits.values()));
+        of_tenants.chain(self.keys.values().map(|held| &held.caller.key.limits))
     }
 
     /// Whose key the value of an `authorization` header (or the
@@ -76,7 +126,14 @@ impl Keyring {
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return Err(AuthError::Scheme);
         }
-        self.callers.get(&KeyHash::of(key.trim_ascii())).cloned().ok_or(AuthError::UnknownKey)
+        let Held { caller, expires } = self.keys.get(&KeyHash::of(key.trim_ascii())).ok_or(AuthError::UnknownKey)?;
+        if expires.is_some_and(|expires| expires <= SystemTime::now()) {
+            return Err(AuthError::Expired);
+        }
+        match self.is_disabled(&caller.tenant.id) {
+            true => Err(AuthError::Disabled),
+            false => Ok(caller.clone()),
+        }
     }
 }
 
@@ -110,5 +167,22 @@ mod tests {
         assert_eq!(refused(Some("sk-1")), AuthError::Scheme);
         assert_eq!(refused(Some("Bearer sk-2")), AuthError::UnknownKey);
         assert_eq!(refused(Some("Bearer ")), AuthError::Scheme);
+    }
+
+    #[test]
+    fn an_expired_key_and_one_of_a_disabled_tenant_let_nobody_in() {
+        let mut ring = keyring();
+        let caller = ring.authenticate(Some(b"Bearer sk-1")).expect("known");
+        let hour = std::time::Duration::from_secs(3600);
+        let (before, after) = (SystemTime::now() - hour, SystemTime::now() + hour);
+        ring.insert_until(KeyHash::of(b"sk-old"), caller.clone(), Some(before)).expect("new");
+        ring.insert_until(KeyHash::of(b"sk-new"), caller.clone(), Some(after)).expect("new");
+        assert_eq!(ring.insert(KeyHash::of(b"sk-new"), caller.clone()), None, "it is somebody's already");
+        assert_eq!(ring.authenticate(Some(b"Bearer sk-old")).expect_err("expired"), AuthError::Expired);
+        assert!(ring.authenticate(Some(b"Bearer sk-new")).is_ok());
+        assert_eq!(ring.keys(&caller.tenant.id).count(), 3);
+        ring.disable(&caller.tenant.id);
+        assert_eq!(ring.authenticate(Some(b"Bearer sk-new")).expect_err("disabled"), AuthError::Disabled);
+        assert_eq!(ring.tenants().count(), 1);
     }
 }

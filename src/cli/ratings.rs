@@ -46,7 +46,7 @@ enum Command {
         /// Begin with the oldest event that is kept
         #[arg(long)]
         all: bool,
-        /// Generations' and the guard's events too, not ratings alone
+        /// Generations', the guard's and operators' events too, not ratings alone
         #[arg(long)]
         generations: bool,
     },

@@ -59,7 +59,8 @@ pub(super) fn guard(
     }
     let standard = section.optional("policy", |node| policies.policy(node));
     section.finish();
-    (GuardConfig { stage2, judges, standard: standard.unwrap_or_default() }, policies)
+    let named = policies.0.clone();
+    (GuardConfig { stage2, judges, policies: named, standard: standard.unwrap_or_default() }, policies)
 }
 
 fn stage2(mut section: Section<'_>, folder: &Folder<'_>) -> Stage2Config {
@@ -277,6 +278,7 @@ impl Config {
             differs.then(|| (tenant.id.clone(), policies))
         };
         Policies::new(standard.clone(), self.tenants.iter().filter_map(of).collect())
+            .naming(self.guard.policies.clone())
     }
 }
 

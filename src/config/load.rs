@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::problem::{Place, Problem, Problems};
 use super::validate::{self, Folder};
@@ -14,6 +14,8 @@ use super::{
 /// A configuration, and what about it deserves a second look.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Where it was read from.
+    pub file: PathBuf,
     pub config: Config,
     pub digests: Digests,
     pub warnings: Vec<Problem>,
@@ -130,7 +132,7 @@ fn check(
     if !problems.is_empty() {
         return Err(Problems::new(problems));
     }
-    Ok(Loaded { warnings: validate::warnings(&config), config, digests })
+    Ok(Loaded { file: file.to_owned(), warnings: validate::warnings(&config), config, digests })
 }
 
 /// Looks at what the configuration names, as far as it could be read: there may be problems besides.

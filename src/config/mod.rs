@@ -6,6 +6,7 @@
 //! pure; [`load()`] alone looks at the disk, and what an adapter's artifact holds
 //! is found out by whoever can read it, through [`load()`].
 
+mod boot;
 mod bytes;
 mod catalogue;
 mod discovery;
@@ -45,6 +46,7 @@ pub use discovery::{
 pub use load::{Digests, Inspect, Loaded, LoadedWorker, is_worker, load, load_worker, parse, parse_worker};
 pub use problem::{Place, Problem, Problems};
 
+use boot::Boot;
 use tree::Places;
 
 #[derive(Debug, Clone)]
@@ -56,6 +58,7 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// `None`: nothing is traced.
     pub traces: Option<TracesConfig>,
+    pub reload: ReloadConfig,
     pub gateway: crate::gateway::Config,
     pub catalogue: CatalogueConfig,
     /// `None`: this gateway counts alone.
@@ -66,6 +69,7 @@ pub struct Config {
     pub workers: Vec<WorkerConfig>,
     pub tenants: Vec<TenantConfig>,
     pub adapters: Vec<AdapterEntry>,
+    boot: Boot,
     places: Places,
 }
 
@@ -96,7 +100,25 @@ pub struct OpsConfig {
     pub listen: SocketAddr,
     /// What callers of the admin API have to bring. Without one, only a
     /// loopback listener has the API.
-    pub admin_key: Option<KeyHash>,
+    pub admin_key: Option<AdminKey>,
+}
+
+/// The key of the admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminKey {
+    pub hash: KeyHash,
+    /// What audit events call whoever brings it.
+    pub name: Arc<str>,
+}
+
+/// Whether the file is read again while the gateway runs; SIGHUP and the admin
+/// API have it read whatever this says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadConfig {
+    /// When it has changed.
+    pub watch: bool,
+    /// How often it is looked at.
+    pub interval: Duration,
 }
 
 /// Where published adapters are kept.
@@ -232,6 +254,7 @@ pub struct RatedTenant {
 pub struct GuardConfig {
     pub stage2: Stage2Config,
     pub judges: Vec<JudgeConfig>,
+    pub policies: BTreeMap<String, Arc<Policy>>,
     /// Of tenants that name no policy.
     pub standard: Arc<Policy>,
 }

@@ -10,11 +10,15 @@ use crate::gateway::{AdmissionConfig, Config as GatewayConfig};
 use crate::telemetry::{LogConfig, LogFormat};
 use crate::types::QueueOrder;
 
+use super::boot::Boot;
 use super::problem::Problem;
-use super::section::{Entry, Findings, Section, bytes_in, choice, duration_in, number, text};
+use super::section::{Entry, Findings, Section, boolean, bytes_in, choice, duration_in, number, text};
 use super::tenants::Tenants;
 use super::tree::{Node, Places};
-use super::{Config, Cors, OpsConfig, ServerConfig, ShutdownConfig, catalogue, guard, observe, ratings, workers};
+use super::{
+    AdminKey, Config, Cors, OpsConfig, ReloadConfig, ServerConfig, ShutdownConfig, catalogue, guard, observe, ratings,
+    workers,
+};
 
 /// The folder of the file.
 pub(super) struct Folder<'a>(pub(super) &'a Path);
@@ -39,6 +43,7 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
     let log = log(root.section("log"), &findings);
     let metrics = observe::metrics(root.section("metrics"));
     let traces = root.has("traces").then(|| observe::traces(root.section("traces"), folder, &findings));
+    let reload = reload(root.section("reload"));
     let admission = queue(root.section("queue"));
     let gateway = gateway(root.section("gateway"), request_timeout, admission);
     let catalogue = catalogue::catalogue(root.section("catalogue"), folder);
@@ -59,6 +64,7 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
             log,
             metrics,
             traces,
+            reload,
             gateway,
             catalogue,
             redis,
@@ -68,6 +74,7 @@ pub(super) fn validate(tree: &Node, folder: &Folder<'_>) -> (Config, Vec<Problem
             workers,
             tenants,
             adapters,
+            boot: Boot::of(tree),
             places,
         },
         problems,
@@ -123,10 +130,19 @@ fn cors(mut section: Section<'_>, findings: &Findings<'_>) -> Cors {
 fn ops(mut section: Section<'_>) -> OpsConfig {
     let listen = section.optional("listen", address).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9090)));
     let mut key = section.section("admin_key");
-    let admin_key = key.optional("sha256", |node| text(node)?.parse().map_err(|error| format!("{error}")));
+    let hash = key.optional("sha256", |node| text(node)?.parse().map_err(|error| format!("{error}")));
+    let name = key.optional("name", |node| text(node).and_then(|text| id(&text).map(|()| text)));
     key.finish();
     section.finish();
-    OpsConfig { listen, admin_key }
+    let named = |hash| AdminKey { hash, name: name.as_deref().unwrap_or("admin").into() };
+    OpsConfig { listen, admin_key: hash.map(named) }
+}
+
+fn reload(mut section: Section<'_>) -> ReloadConfig {
+    let watch = section.optional("watch", boolean).unwrap_or(true);
+    let interval = section.optional("interval", duration_in(Duration::from_millis(10)..=60 * MINUTE));
+    section.finish();
+    ReloadConfig { watch, interval: interval.unwrap_or(Duration::from_secs(1)) }
 }
 
 pub(super) fn shutdown(mut section: Section<'_>) -> ShutdownConfig {

@@ -22,6 +22,8 @@ pub(super) fn unauthenticated(error: AuthError) -> Error {
             "The Authorization header is malformed. It must be of the form `Authorization: Bearer YOUR_KEY`."
         }
         AuthError::UnknownKey => "Incorrect API key provided.",
+        AuthError::Expired => "The API key has expired.",
+        AuthError::Disabled => return Error::new(ErrorKind::Forbidden, "The account of this API key is disabled."),
     };
     Error::new(ErrorKind::Unauthenticated, message)
 }

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
 use tenantry_ratings::{Ratings, Reason};
 
+use super::audit::Change;
 use super::{Gateway, Held};
 use crate::admission::Scope;
-use crate::pool::WorkerState;
+use crate::pool::{Worker, WorkerState};
 use crate::telemetry::{AdapterReading, RatingReading, Readings, SinkReading, WorkerReading};
 use crate::types::{AdapterKey, Error};
 
@@ -67,7 +69,7 @@ impl Gateway {
 
     /// The workers, by name.
     pub fn workers(&self) -> Vec<WorkerCard> {
-        let card = |worker: &std::sync::Arc<crate::pool::Worker>| {
+        let card = |worker: &std::sync::Arc<Worker>| {
             let status = worker.status();
             WorkerCard {
                 name: worker.name().to_string(),
@@ -89,13 +91,29 @@ impl Gateway {
 
     /// Has a worker finish what it runs and take nothing new; `None` where
     /// there is no such worker.
-    pub fn drain_worker(&self, name: &str) -> Option<WorkerCard> {
-        self.pool.worker(name)?.drain();
-        self.workers().into_iter().find(|card| card.name == name)
+    pub fn drain_worker(&self, who: &str, name: &str) -> Option<WorkerCard> {
+        self.change_worker(who, "worker.drained", name, Worker::drain)
     }
 
-    pub fn undrain_worker(&self, name: &str) -> Option<WorkerCard> {
-        self.pool.worker(name)?.undrain();
+    pub fn undrain_worker(&self, who: &str, name: &str) -> Option<WorkerCard> {
+        self.change_worker(who, "worker.undrained", name, Worker::undrain)
+    }
+
+    fn change_worker(
+        &self,
+        who: &str,
+        action: &'static str,
+        name: &str,
+        change: impl Fn(&Worker),
+    ) -> Option<WorkerCard> {
+        let worker = self.pool.worker(name)?;
+        let was = worker.is_drained();
+        change(&worker);
+        let told = |drained: bool| json!({ "drained": drained });
+        let (before, after) = (told(was), told(worker.is_drained()));
+        if before != after {
+            self.audit(Change { who, action, subject: format!("workers/{name}"), tenant: None, before, after });
+        }
         self.workers().into_iter().find(|card| card.name == name)
     }
 

@@ -1,15 +1,15 @@
 //! Limits that operators set while the gateway runs: put in the place of the
 //! configuration's, for every request from then on, and for those that wait.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use tracing::info;
+use serde_json::{Value, json};
 
 use super::Gateway;
+use super::audit::Change;
 use crate::adapters::{ChangeError, LimitsOf};
 use crate::admission::Scope;
-use crate::types::{Caller, Key, Limits, Tenant, TenantId};
+use crate::types::{Key, Limits, TenantId};
 
 /// Limits, whose they are, and what is left of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub struct LimitsCard {
     /// By an operator, in the place of the configuration's.
     pub set: bool,
 }
-
-pub(super) type Set = HashMap<TenantId, Vec<(LimitsOf, Limits)>>;
 
 // === impl Gateway ===
 
@@ -51,6 +49,7 @@ impl Gateway {
     /// takes them away. Whether there was a change.
     pub async fn set_limits(
         &self,
+        who: &str,
         tenant: &TenantId,
         of: LimitsOf,
         limits: Option<Limits>,
@@ -65,78 +64,25 @@ impl Gateway {
         {
             return Err(unknown(format!("key {name} of tenant {tenant}")));
         }
+        let before = told(self.set().get(tenant), &of);
         let changed = self.catalogue().set_limits(tenant, &of, limits.as_ref()).await?;
-        info!(%tenant, ?of, ?limits, "limits set by an operator");
-        self.apply_limits();
+        self.assemble();
+        if changed {
+            let subject = match &of {
+                LimitsOf::Tenant => format!("tenants/{tenant}/limits"),
+                LimitsOf::Key(name) => format!("tenants/{tenant}/keys/{name}/limits"),
+                LimitsOf::Model(name) => format!("tenants/{tenant}/models/{name}/limits"),
+            };
+            let (action, after) = (if limits.is_some() { "limits.set" } else { "limits.reset" }, json!(limits));
+            self.audit(Change { who, action, subject, tenant: Some(tenant), before, after });
+        }
         Ok(changed)
     }
-
-    /// Puts other gateways' changes in place as they come. Never returns.
-    pub(super) async fn follow_limits(&self) {
-        let mut changes = self.catalogue().subscribe();
-        loop {
-            self.apply_limits();
-            if changes.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
-
-    pub(super) fn apply_limits(&self) {
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = self.set();
-        if set == *applied {
-            return;
-        }
-        let mut changed: HashMap<TenantId, Arc<Tenant>> = HashMap::new();
-        let before = std::mem::replace(&mut *applied, set.clone());
-        let keyring = self.configured.keyring().map(|caller| overridden(caller, &set, &mut changed));
-        self.live.store(Arc::new(self.configured.with(keyring)));
-        // Those whose limits are the configuration's again are not in `changed`.
-        for tenant in set.keys().chain(before.keys()) {
-            if let Some(tenant) = self.tenant(tenant) {
-                self.admission.changed(&tenant);
-            }
-        }
-    }
-
-    fn set(&self) -> Set {
-        let mut set = Set::new();
-        for (tenant, of, limits) in self.catalogue().limits() {
-            set.entry(tenant).or_default().push((of, limits));
-        }
-        set
-    }
 }
 
-fn overridden(caller: &Caller, set: &Set, changed: &mut HashMap<TenantId, Arc<Tenant>>) -> Caller {
-    let id = &caller.tenant.id;
-    let Some(set) = set.get(id) else { return caller.clone() };
-    let tenant = changed.entry(id.clone()).or_insert_with(|| Arc::new(of_tenant(&caller.tenant, set))).clone();
-    let own = |(of, _): &&(LimitsOf, Limits)| *of == LimitsOf::Key(caller.key.name.clone());
-    let key = match set.iter().find(own) {
-        Some((_, limits)) => Arc::new(Key { limits: limits.clone(), ..Key::clone(&caller.key) }),
-        None => caller.key.clone(),
-    };
-    Caller { tenant, key }
-}
-
-fn of_tenant(before: &Tenant, set: &[(LimitsOf, Limits)]) -> Tenant {
-    let mut tenant = Tenant {
-        id: before.id.clone(),
-        limits: before.limits.clone(),
-        model_limits: before.model_limits.clone(),
-        share: before.share.clone(),
-        models: before.models.clone(),
-    };
-    for (of, limits) in set {
-        match of {
-            LimitsOf::Tenant => tenant.limits = limits.clone(),
-            LimitsOf::Model(name) => drop(tenant.model_limits.insert(name.clone(), limits.clone())),
-            LimitsOf::Key(_) => {}
-        }
-    }
-    tenant
+/// What operators had set; `null` where the configuration's held.
+fn told(set: Option<&Vec<(LimitsOf, Limits)>>, of: &LimitsOf) -> Value {
+    json!(set.into_iter().flatten().find(|(other, _)| other == of).map(|(_, limits)| limits))
 }
 
 fn scope(of: &LimitsOf) -> Scope {

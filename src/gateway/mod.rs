@@ -9,19 +9,24 @@
 //! the [`EventStream`] and is given back when that is dropped: dropping is
 //! cancelling.
 
+mod assemble;
 mod attempt;
+mod audit;
 mod budget;
 mod failure;
 mod insight;
 mod judge;
+mod keys;
 mod limits;
 mod live;
 mod moderate;
 mod overview;
+mod policies;
 mod rating;
 mod record;
 mod sizes;
 mod stream;
+mod tenants;
 mod traced;
 mod usage;
 
@@ -47,14 +52,20 @@ use crate::types::{
 pub use crate::adapters::{Days, LimitsOf, Sum as UsageSum};
 pub use crate::admission::{Allowance, Config as AdmissionConfig, Standing};
 pub use crate::moderation::Judgement;
+pub use audit::Change;
 pub use insight::{AdapterState, Whereabouts, WorkerCard, state as adapter_state};
 pub use judge::PoolJudge;
+pub use keys::{KeyCard, Wanted};
 pub use limits::LimitsCard;
-pub use live::Live;
+pub use live::{Live, Replaced};
 pub use overview::Overview;
+pub use policies::{GivenPolicy, PolicyCard};
 pub use stream::EventStream;
+pub use tenants::{AliasCard, Origin, TenantCard};
 
+use assemble::Assembly;
 use attempt::{Asked, Retries};
+use keys::Uses;
 use record::Record;
 use stream::Limits;
 
@@ -70,16 +81,14 @@ pub struct Config {
 /// Composes the rooms; the edges talk to this and to nothing behind it.
 pub struct Gateway {
     config: Config,
-    /// What the configuration says.
-    configured: Live,
-    /// The same, with the limits that operators have set.
     live: ArcSwap<Live>,
-    /// Those limits.
-    applied: Mutex<limits::Set>,
+    /// What that was made of.
+    assembly: Mutex<Assembly>,
     admission: Admission,
     guard: Guard,
     ratings: Option<Ratings>,
     pool: Arc<Pool>,
+    uses: Uses,
     retries: Retries,
     metrics: Arc<Metrics>,
     /// Turned when running generations have had their time to finish.
@@ -166,14 +175,14 @@ impl Gateway {
             admission,
             config,
             live: ArcSwap::from_pointee(live.clone()),
-            configured: live,
-            applied: Mutex::default(),
+            assembly: Mutex::new(Assembly::of(live)),
             pool: pool.into(),
+            uses: Uses::default(),
             metrics,
             cut_off,
             tasks: TaskTracker::new(),
         };
-        gateway.apply_limits();
+        gateway.assemble();
         gateway
     }
 
@@ -185,7 +194,9 @@ impl Gateway {
 
     /// Whose key a request's `authorization` value carries.
     pub fn authenticate(&self, authorization: Option<&[u8]>) -> Result<Caller, Error> {
-        self.live.load().keyring().authenticate(authorization).map_err(failure::unauthenticated)
+        let caller = self.live.load().keyring().authenticate(authorization).map_err(failure::unauthenticated)?;
+        self.uses.note(&caller);
+        Ok(caller)
     }
 
     /// Whether the caller may ask for a generation at all, before its request
@@ -223,6 +234,9 @@ impl Gateway {
         let deadline = started + timeout;
         let mut record = Record::new(arrival, caller, &request, started, self.catalogue(), self.metrics.clone());
 
+        // Held to the first event: what it names stays in the pool for so long.
+        let live = self.live.load_full();
+
         let steps = async {
             let (model, route) = self.resolve(tenant, &request.model)?;
             record.resolved(model.clone(), &route);
@@ -230,11 +244,12 @@ impl Gateway {
             let estimate = Estimate::of(&request);
             let sizes = sizes::hold(&mut request, caller, &model, estimate)?;
             let mut permit = self.admission.admit(caller, &model, Estimate::of(&request)).map_err(refused)?;
-            let policy = self.live.load().policies().of(&tenant.id, &model).clone();
+            let policy = live.policies().of(&tenant.id, &model).clone();
+            let guard = live.guard().unwrap_or(&self.guard);
             trail.enter(Step::Prompt);
             let decoded = self.decoded(&policy, &route.base, &request).await;
             record.noted(self.noted(caller, &request));
-            let checked = self.guard.check_prompt(&policy, &mut request, decoded).await;
+            let checked = guard.check_prompt(&policy, &mut request, decoded).await;
             let flags = checked.map_err(|blocked| {
                 record.blocked(&blocked);
                 failure::blocked(blocked)
@@ -252,7 +267,7 @@ impl Gateway {
             let asked = Asked { id, tenant: &tenant.id, route: &route, request: &request, read: &read, trail: &trail };
             let attempt = attempt::first_event(&self.pool, &self.retries, &asked).await?;
             sizes.read(attempt.prompt_tokens)?;
-            let guard = self.guard.output(&policy, sequences, flags);
+            let guard = guard.output(&policy, sequences, flags);
             Ok((model, permit, gauge, attempt, estimate.input, guard))
         };
         let outcome = tokio::select! {
@@ -331,6 +346,11 @@ impl Gateway {
         &self.pool
     }
 
+    /// The same, for judges that ask it.
+    pub fn shared_pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     /// The adapters there are.
     pub fn catalogue(&self) -> &Arc<Catalogue> {
         self.pool.catalogue()
@@ -357,7 +377,13 @@ impl Gateway {
                 }
             }
         };
-        tokio::join!(widths, self.keep_budgets(), self.follow_limits(), self.admission.keep_shared());
+        tokio::join!(
+            widths,
+            self.keep_budgets(),
+            self.follow_changes(),
+            self.note_key_uses(),
+            self.admission.keep_shared()
+        );
     }
 
     /// Leaves the other gateways what this one does not need any more of the limits.

@@ -38,9 +38,11 @@ impl Gateway {
             self.record_refusal(Some(tenant), route, &error);
             error
         })?;
-        let policy = self.live.load().policies().of(&tenant.id, model.unwrap_or_default()).clone();
+        let live = self.live.load_full();
+        let policy = live.policies().of(&tenant.id, model.unwrap_or_default()).clone();
+        let guard = live.guard().unwrap_or(&self.guard);
         let count = texts.len();
-        let judging = texts.into_iter().map(|text| self.guard.moderate(&policy, text));
+        let judging = texts.into_iter().map(|text| guard.moderate(&policy, text));
         let judged: Vec<Judgement> = futures_util::stream::iter(judging).buffered(TOGETHER).collect().await;
         drop(permit);
         self.metrics.request(Some(tenant.id.as_str()), None, route, "complete");

@@ -100,6 +100,13 @@ impl Guard {
         Self { judge: Arc::new(Judge::new(stage2, outside, metrics)) }
     }
 
+    /// The same with other judges outside; texts that are being judged keep theirs.
+    #[must_use]
+    pub fn asking(&self, outside: HashMap<Arc<str>, Arc<dyn Outside>>) -> Self {
+        let Judge { stage2, metrics, .. } = &*self.judge;
+        Self::new(stage2.clone(), outside, metrics.clone())
+    }
+
     /// Judges all that a request's model will read; spans are taken out of it where
     /// the policy says so. Gives what was found and did not stop it. `decoded` has the
     /// texts of prompts that are given as tokens, by their number, as far as they are known.

@@ -64,6 +64,7 @@ pub enum Busy {
 pub struct Policies {
     standard: Arc<Policy>,
     tenants: HashMap<TenantId, OfTenant>,
+    named: BTreeMap<String, Arc<Policy>>,
 }
 
 /// A tenant's, where it is not the standard one.
@@ -106,7 +107,35 @@ impl Found {
 
 impl Policies {
     pub fn new(standard: Arc<Policy>, tenants: HashMap<TenantId, OfTenant>) -> Self {
-        Self { standard, tenants }
+        Self { standard, tenants, named: BTreeMap::new() }
+    }
+
+    /// The same with policies known by their names.
+    #[must_use]
+    pub fn naming(self, named: BTreeMap<String, Arc<Policy>>) -> Self {
+        Self { named, ..self }
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<Policy>> {
+        self.named.get(name)
+    }
+
+    /// All that have a name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Arc<Policy>)> {
+        self.named.iter().map(|(name, policy)| (name.as_str(), policy))
+    }
+
+    pub fn standard(&self) -> &Arc<Policy> {
+        &self.standard
+    }
+
+    /// The tenant's own, where it is not the standard one.
+    pub fn of_tenant(&self, tenant: &TenantId) -> Option<&OfTenant> {
+        self.tenants.get(tenant)
+    }
+
+    pub fn set(&mut self, tenant: TenantId, own: OfTenant) {
+        self.tenants.insert(tenant, own);
     }
 
     /// Nobody's texts are looked at.
@@ -173,6 +202,11 @@ impl Rules {
             let threshold = self.thresholds[category as usize];
             Kind { category, score, counts: threshold.is_some_and(over), wanted: threshold.is_some() }
         })
+    }
+
+    /// From which score on each category counts; `None`: it is not looked for.
+    pub fn by_category(&self) -> impl Iterator<Item = (&'static str, Option<f32>)> {
+        Category::ALL.into_iter().map(|category| (category.as_str(), self.thresholds[category as usize]))
     }
 
     /// The lowest score at which something is found.

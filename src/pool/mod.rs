@@ -102,6 +102,18 @@ impl Pool {
         });
     }
 
+    /// From now on these take part in every choice, and before others of their
+    /// names, which stay for now.
+    pub fn join(&self, newcomers: &[Arc<Worker>]) {
+        self.workers.rcu(|workers| newcomers.iter().chain(workers.iter()).cloned().collect::<Vec<_>>());
+    }
+
+    /// As `remove`, whatever others have the same names.
+    pub fn dismiss(&self, leaving: &[Arc<Worker>]) {
+        let stays = |worker: &&Arc<Worker>| !leaving.iter().any(|gone| Arc::ptr_eq(gone, worker));
+        self.workers.rcu(|workers| workers.iter().filter(stays).cloned().collect::<Vec<_>>());
+    }
+
     /// No request is given to the worker any more; those that it runs hold it
     /// until they end.
     pub fn remove(&self, name: &str) {
@@ -167,7 +179,6 @@ impl Pool {
         Ok((serving[picked].clone(), reason(&candidates, picked, adapter.is_some(), returns)))
     }
 
-    /// The workers there are at this moment.
     /// The text of a prompt's tokens, by the first worker of the base model that can
     /// tell it; `None` where none can.
     pub async fn text_of(&self, base: &BaseName, tokens: &[u32]) -> Option<String> {
@@ -179,6 +190,7 @@ impl Pool {
         None
     }
 
+    /// The workers there are at this moment.
     pub fn workers(&self) -> Arc<Vec<Arc<Worker>>> {
         self.workers.load_full()
     }

@@ -193,6 +193,11 @@ impl Worker {
         self.drained.store(false, Ordering::Release);
     }
 
+    /// An operator has taken it out of service.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
+    }
+
     /// The base models that it serves.
     pub fn bases(&self) -> impl Iterator<Item = &BaseName> {
         self.bases.keys()

@@ -58,6 +58,14 @@ pub(crate) struct BlockedData<'a> {
     content: Option<Value>,
 }
 
+#[derive(Serialize)]
+pub(crate) struct ChangedData<'a> {
+    pub(crate) who: &'a str,
+    pub(crate) action: &'a str,
+    pub(crate) before: &'a Value,
+    pub(crate) after: &'a Value,
+}
+
 /// How texts are kept.
 #[derive(Clone, Copy)]
 pub(crate) struct Texts<'a> {

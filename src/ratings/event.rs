@@ -18,6 +18,8 @@ pub enum EventType {
     Rated,
     #[serde(rename = "guard.blocked")]
     Blocked,
+    #[serde(rename = "admin.changed")]
+    Changed,
 }
 
 /// One CloudEvent. Its attributes stand in this order.
@@ -28,12 +30,13 @@ pub(crate) struct Event<'a, D> {
     source: &'a str,
     #[serde(rename = "type")]
     kind: EventType,
-    /// The generation.
+    /// The generation, or what an operator has changed.
     subject: &'a str,
     time: String,
     datacontenttype: &'static str,
     dataschema: &'static str,
-    tenant: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
     partitionkey: &'a str,
     data: D,
 }
@@ -81,6 +84,23 @@ pub struct Blocked {
     pub categories: Vec<String>,
     /// What was blocked, and what led to it.
     pub content: Option<Content>,
+}
+
+/// What an operator has changed. It holds no secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    pub who: String,
+    /// Such as `key.created`.
+    pub action: &'static str,
+    /// Such as `tenants/acme/keys/main`.
+    pub subject: String,
+    /// Whose it is, where it is a tenant's.
+    pub tenant: Option<TenantId>,
+    pub at: SystemTime,
+    /// `null` where there was none.
+    pub before: Value,
+    /// `null` where there is none any more.
+    pub after: Value,
 }
 
 /// What was said.
@@ -153,13 +173,14 @@ pub(crate) struct RatedData<'a> {
 // === impl EventType ===
 
 impl EventType {
-    pub const ALL: [Self; 3] = [Self::Completed, Self::Rated, Self::Blocked];
+    pub const ALL: [Self; 4] = [Self::Completed, Self::Rated, Self::Blocked, Self::Changed];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "generation.completed",
             Self::Rated => "generation.rated",
             Self::Blocked => "guard.blocked",
+            Self::Changed => "admin.changed",
         }
     }
 
@@ -173,6 +194,7 @@ impl EventType {
             Self::Completed => "urn:tenantry:events:v1:generation.completed",
             Self::Rated => "urn:tenantry:events:v1:generation.rated",
             Self::Blocked => "urn:tenantry:events:v1:guard.blocked",
+            Self::Changed => "urn:tenantry:events:v1:admin.changed",
         }
     }
 }
@@ -199,6 +221,11 @@ impl<D: Serialize> Event<'_, D> {
 impl Envelope<'_> {
     /// The event in JSON, on one line.
     pub(crate) fn json(&self, data: impl Serialize) -> String {
+        self.keyed(Some(self.tenant), self.tenant, data)
+    }
+
+    /// As `json`, of `tenant` where it is of one, and kept in order by another key.
+    pub(crate) fn keyed(&self, tenant: Option<&str>, partition: &str, data: impl Serialize) -> String {
         let event = Event {
             specversion: "1.0",
             id: self.id,
@@ -208,8 +235,8 @@ impl Envelope<'_> {
             time: time(self.at),
             datacontenttype: "application/json",
             dataschema: self.kind.schema(),
-            tenant: self.tenant,
-            partitionkey: self.tenant,
+            tenant,
+            partitionkey: partition,
             data,
         };
         event.to_json()

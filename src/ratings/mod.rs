@@ -34,7 +34,7 @@ mod spool;
 
 pub use background::Background;
 pub use config::{Config, Keys, SinkConfig, SinkKind};
-pub use event::{Action, Blocked, Completed, Content, ContentPolicy, EventType, Side, Verdict};
+pub use event::{Action, Blocked, Changed, Completed, Content, ContentPolicy, EventType, Side, Verdict};
 pub use keys::{GenerationKeys, Hasher, IdError, KeyError, SHORTEST_KEY};
 pub use metrics::{Metrics, Reason, SinkMetrics};
 pub use rating::{

@@ -9,13 +9,17 @@ use tenantry_types::{GenerationId, TenantId};
 use ulid::Ulid;
 
 use crate::background::Background;
-use crate::data::{self, Texts};
+use crate::data::{self, ChangedData, Texts};
 use crate::event::{Envelope, EventType};
 use crate::spool::{NewEvent, NewGeneration, NewRating, Opened, Opening, Spool};
 use crate::{
-    Blocked, Completed, Config, ContentPolicy, IdError, Keys, Metrics, OpenError, Rating, Reader, Reason, Refusal,
-    SpoolError,
+    Blocked, Changed, Completed, Config, ContentPolicy, IdError, Keys, Metrics, OpenError, Rating, Reader, Reason,
+    Refusal, SpoolError,
 };
+
+/// What operators' changes are kept in order by, all of them together. No tenant's
+/// id has capital letters.
+const OPERATORS: &str = "OPERATORS";
 
 /// Takes ratings and generations' events. Clones are the same.
 #[derive(Clone)]
@@ -227,7 +231,31 @@ impl Ratings {
         self.note(&event, &block.tenant, payload, None);
     }
 
-    fn note(&self, event: &Envelope<'_>, tenant: &TenantId, payload: String, generation: Option<NewGeneration>) {
+    /// Notes what an operator has changed. Never waits; false where there was no room.
+    pub fn changed(&self, change: &Changed) -> bool {
+        let partition = TenantId::new(OPERATORS);
+        let event = Envelope {
+            id: &format!("chg_{}", Ulid::generate()),
+            source: &self.0.source,
+            kind: EventType::Changed,
+            subject: &change.subject,
+            tenant: OPERATORS,
+            at: change.at,
+        };
+        let Changed { who, action, before, after, .. } = change;
+        let data = ChangedData { who, action, before, after };
+        let payload = event.keyed(change.tenant.as_ref().map(TenantId::as_str), OPERATORS, data);
+        self.note(&event, &partition, payload, None)
+    }
+
+    /// Whether there was room.
+    fn note(
+        &self,
+        event: &Envelope<'_>,
+        tenant: &TenantId,
+        payload: String,
+        generation: Option<NewGeneration>,
+    ) -> bool {
         let noted = self.0.spool.event(NewEvent {
             id: event.id.to_owned(),
             tenant: tenant.clone(),
@@ -240,6 +268,7 @@ impl Ratings {
         if !noted {
             self.0.metrics.dropped();
         }
+        noted
     }
 
     fn texts(&self, policy: &Policy) -> Texts<'_> {

@@ -5,6 +5,8 @@ use std::io::{IsTerminal, stderr};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
+use super::log_filter;
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -40,7 +42,18 @@ pub fn init(config: &Config) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     // The only error is that a log is there already.
     let _ = match config.format {
-        Format::Text => log.with_ansi(stderr().is_terminal()).try_init(),
-        Format::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
+        Format::Text => {
+            let log = log.with_ansi(stderr().is_terminal()).with_filter_reloading();
+            let handle = log.reload_handle();
+            log_filter::register(&config.filter, move |filter| handle.reload(filter).is_ok());
+            log.try_init()
+        }
+        Format::Json => {
+            let log = log.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            let log = log.with_filter_reloading();
+            let handle = log.reload_handle();
+            log_filter::register(&config.filter, move |filter| handle.reload(filter).is_ok());
+            log.try_init()
+        }
     };
 }

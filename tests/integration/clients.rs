@@ -103,6 +103,30 @@ async fn the_status_page_in_a_browser() {
     .await;
 }
 
+/// What schemathesis makes up from our OpenAPI document, on a tiny model.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_made_up_from_the_openapi_document() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = crate::sharing::tiny(folder.path());
+    let key = "sk-admin-of-the-test";
+    let hash = tenantry::auth::KeyHash::of(key.as_bytes());
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nrequest_timeout = \"20s\"\n[ops]\nlisten = \"127.0.0.1:0\"\n\
+         admin_key = {{ sha256 = \"{hash}\" }}\n[bases.tiny]\npath = {model:?}\n[workers.local]\ndriver = \"embedded\"\n\
+         bases = [\"tiny\"]\nthreads = 1\ncontext = 64\n[guard.policies.house]\nprompt = {{ action = \"flag\" }}\n\
+         [reload]\nwatch = false\n[[tenants]]\nid = \"acme\"\nkeys = [{{ demo = \"sk-demo-acme\" }}]\n\
+         [tenants.models]\nassistant = {{ base = \"tiny\" }}\n"
+    );
+    Server::with_config(&config, |server: Arc<Server>| async move {
+        let mut command = Command::new(python());
+        command.arg(repository("tests/clients/openapi/client.py"));
+        command.args(["--public", &server.url(""), "--operations", &format!("http://{}", server.addresses().ops)]);
+        command.args(["--key", "sk-demo-acme", "--admin-key", key]);
+        run(command).await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_another_origin_rates_in_a_browser() {
     let _timed = crate::support::timed().await;

@@ -1,5 +1,6 @@
 //! Everything that runs the product as its users do, in one binary.
 
+mod accounts;
 mod admission;
 mod bases;
 mod catalogue;
@@ -21,6 +22,7 @@ mod model_files;
 mod proof;
 mod ratings;
 mod refused_adapters;
+mod reload;
 mod sharing;
 mod shutdown;
 mod slow_readers;

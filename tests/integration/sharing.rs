@@ -21,7 +21,7 @@ const TENANTS: [(&str, &str, u32); 3] = [
 ];
 
 /// A model of a few kilobytes, with a tokenizer of as many words.
-fn tiny(folder: &Path) -> PathBuf {
+pub(crate) fn tiny(folder: &Path) -> PathBuf {
     let tiny = folder.join("tiny");
     std::fs::create_dir(&tiny).expect("made");
     for file in ["config.json", "model.safetensors"] {

@@ -1,5 +1,6 @@
 //! The catalogue's tables, in SQLite or Postgres: the same statements for both.
 
+mod accounts;
 mod limits;
 mod probes;
 mod records;
@@ -16,6 +17,7 @@ use sqlx::{Any, AnyPool, Row, Transaction};
 
 use crate::types::Secret;
 
+pub(super) use accounts::{AccountRows, Deleted, KeyRow, PolicyRow, TenantRow};
 pub(super) use limits::LimitRow;
 pub(super) use probes::ProbeRow;
 pub(super) use records::{AdapterRow, RolledBack, Rows, Standing};

@@ -6,6 +6,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
 
+use super::accounts::{self, AccountRows};
 use super::limits::{self, LimitRow};
 use super::probes::{self, ProbeRow};
 use super::unnamed::{self, Place};
@@ -24,6 +25,8 @@ pub(in crate::adapters) struct Rows {
     pub(in crate::adapters) probes: Vec<ProbeRow>,
     #[serde(default)]
     pub(in crate::adapters) limits: Vec<LimitRow>,
+    #[serde(default)]
+    pub(in crate::adapters) accounts: AccountRows,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -79,6 +82,7 @@ impl Database {
             let probes = probes.fetch_all(&mut *transaction).await?;
             let set = sqlx::query("SELECT tenant, scope, name, limits FROM tenant_limits");
             let set = set.fetch_all(&mut *transaction).await?;
+            let accounts = accounts::rows(&mut transaction).await?;
             transaction.commit().await?;
             let pin = |row: &AnyRow| Ok((row.try_get(0)?, row.try_get(1)?, number(row.try_get(2)?)));
             Ok(Rows {
@@ -87,6 +91,7 @@ impl Database {
                 pins: pins.iter().map(pin).collect::<Result<_, sqlx::Error>>()?,
                 probes: probes.iter().map(probes::probe).collect::<Result<_, sqlx::Error>>()?,
                 limits: set.iter().map(limits::limits).collect::<Result<_, sqlx::Error>>()?,
+                accounts,
             })
         };
         in_time(reading).await

@@ -64,3 +64,36 @@ mod records {
         );
     }
 }
+
+mod boot {
+    use super::*;
+
+    #[test]
+    fn what_only_a_restart_applies_is_told_by_key_and_all_else_is_not() {
+        let before = good(GOOD);
+        let after = |text: &str| before.waiting_for_restart(&good(text));
+        assert_eq!(after(GOOD), Vec::<String>::new());
+        for (change, keys) in [
+            ("[server]\nhold = \"1s\"\nlisten = \"127.0.0.1:8080\"\n", &["server.hold", "server.listen"][..]),
+            ("[server]\nhold = \"10s\"\n", &[]),
+            (
+                "[ops.admin_key]\nsha256 = \"0000000000000000000000000000000000000000000000000000000000000000\"\n",
+                &["ops.admin_key.sha256"],
+            ),
+            ("[queue]\nmax_wait = \"1s\"\n[gateway]\nattempts = 3\n", &["gateway.attempts", "queue.max_wait"]),
+            ("[log]\nfilter = \"debug\"\n", &[]),
+            ("[log]\nformat = \"json\"\nfilter = \"debug\"\n", &["log.format"]),
+            ("[redis]\nurl = \"env:REDIS\"\n", &["redis.url"]),
+            ("[guard.stage2]\nthreads = 2\n[guard.lists.house]\nblock = [\"bonus\"]\n", &["guard.stage2.threads"]),
+            ("[reload]\nwatch = false\n", &["reload.watch"]),
+        ] {
+            assert_eq!(after(&format!("{change}{GOOD}")), keys, "{change}");
+        }
+        // The spool lies in the catalogue's folder.
+        let moved = after(&format!("[catalogue]\ndata_dir = \"elsewhere\"\n{GOOD}"));
+        assert_eq!(moved, ["catalogue.data_dir", "ratings"]);
+        let (path, none) = (Path::new("conf/t.toml"), variables(&[("TENANTRY_SERVER__HOLD", "2s")]));
+        let overridden = parse(path, GOOD, none).expect("no problem").config;
+        assert_eq!(before.waiting_for_restart(&overridden), ["server.hold"]);
+    }
+}

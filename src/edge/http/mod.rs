@@ -39,7 +39,7 @@ use tokio::sync::Semaphore;
 use crate::gateway::Gateway;
 use crate::types::{Caller, Error, Route};
 
-pub use admin::Admin;
+pub use admin::{Admin, AdminKey, Configuration, Control, LogFilter, Reload, Steering};
 pub use cors::{AllowOrigins, Cors};
 pub use ops::{Coming, Readiness, ops_router};
 

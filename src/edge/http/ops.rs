@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
@@ -28,6 +28,9 @@ pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 /// still loads its models.
 pub type Coming = Arc<OnceLock<Arc<Gateway>>>;
 
+/// All HTTP endpoints, of both listeners.
+const OPENAPI: &str = include_str!("../../../proto/openapi.json");
+
 struct Ops {
     gateway: Coming,
     readiness: Readiness,
@@ -40,17 +43,31 @@ struct Ready {
     reasons: Vec<String>,
 }
 
+/// Every route of the listener but those of the admin API; there is no other way to add one.
+fn routes() -> [(&'static str, MethodRouter<Arc<Ops>>); 5] {
+    [
+        ("/status", get(status_page::page)),
+        ("/metrics", get(metrics)),
+        ("/healthz", get(async || "ok")),
+        ("/readyz", get(ready)),
+        ("/openapi.json", get(async || json(OPENAPI.into()))),
+    ]
+}
+
 pub fn ops_router(gateway: Coming, admin: Admin, readiness: Readiness) -> Router {
     let admin = admin.router(gateway.clone(), Uploads::default());
-    Router::new()
-        .route("/", get(status_page::page))
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(ready))
+    let all = routes().into_iter();
+    all.fold(Router::new(), |router, (path, methods)| router.route(path, methods))
         .method_not_allowed_fallback(fallback::ops_method_not_allowed)
         .fallback(fallback::ops_unknown_path)
         .with_state(Arc::new(Ops { gateway, readiness }))
         .merge(admin)
+}
+
+/// The paths of all routes of the listener.
+#[cfg(test)]
+pub(super) fn paths() -> Vec<&'static str> {
+    routes().into_iter().map(|(path, _)| path).chain(super::admin::paths()).collect()
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {

@@ -318,7 +318,7 @@ async fn a_drained_worker_gets_nothing_new_and_finishes_what_it_runs() {
     let harness = Harness::new(1, [answers(), answers()]);
     let stream = harness.generate().await.expect("it begins").stream;
     assert_eq!(harness.calls(), [1, 0]);
-    let card = harness.gateway.drain_worker("a").expect("it is there");
+    let card = harness.gateway.drain_worker("one", "a").expect("it is there");
     assert_eq!((card.state.as_str(), card.leases), ("draining", 1));
     let rest: Vec<_> = stream.collect().await;
     assert!(rest.len() == 3 && rest.iter().all(Result::is_ok));
@@ -326,8 +326,8 @@ async fn a_drained_worker_gets_nothing_new_and_finishes_what_it_runs() {
         drop(harness.generate().await.expect("the other answers"));
     }
     assert_eq!(harness.calls(), [1, 3]);
-    assert_eq!(harness.gateway.drain_worker("c"), None);
-    harness.gateway.undrain_worker("a").expect("it is there");
+    assert_eq!(harness.gateway.drain_worker("one", "c"), None);
+    harness.gateway.undrain_worker("one", "a").expect("it is there");
     drop(harness.generate().await.expect("it is back"));
     assert_eq!(harness.calls(), [2, 3]);
 }

@@ -25,6 +25,7 @@ use prometheus_client::registry::Registry;
 
 use super::guard::GuardMetrics;
 use super::ratings::RatingMetrics;
+use super::reload::ReloadMetrics;
 use super::trace::Traces;
 use crate::types::TraceId;
 
@@ -47,6 +48,7 @@ pub struct Metrics {
     pool: PoolMetrics,
     guard: GuardMetrics,
     rated: RatingMetrics,
+    reloads: ReloadMetrics,
     traces: Traces,
     spans_dropped: Counter,
     usage_lost: Counter,
@@ -87,6 +89,7 @@ impl Metrics {
         let pool = PoolMetrics::register(&mut registry);
         let guard = GuardMetrics::register(&mut registry);
         let rated = RatingMetrics::register(&mut registry);
+        let reloads = ReloadMetrics::register(&mut registry);
         let (usage_lost, spans_dropped) = (Counter::default(), Counter::default());
         let (catalogue_up, gateways) = (Gauge::default(), Gauge::default());
         let limits_shared = Family::default();
@@ -111,6 +114,7 @@ impl Metrics {
             pool,
             guard,
             rated,
+            reloads,
             traces,
             spans_dropped,
             usage_lost,
@@ -122,6 +126,10 @@ impl Metrics {
 
     pub fn guard(&self) -> &GuardMetrics {
         &self.guard
+    }
+
+    pub fn reloads(&self) -> &ReloadMetrics {
+        &self.reloads
     }
 
     pub fn traces(&self) -> &Traces {

@@ -32,7 +32,7 @@ async function chat(model) {
   assert.equal(answer.status, 200, await answer.text());
 }
 
-await page.goto(ops);
+await page.goto(`${ops}/status`);
 await page.getByLabel("Admin key").fill("wrong");
 await page.getByRole("button", { name: "Look" }).click();
 await page.getByRole("alert").filter({ hasText: "asks for its key" }).waitFor();

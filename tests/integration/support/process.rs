@@ -95,6 +95,11 @@ impl Process {
         self.child.wait().expect("it ends");
     }
 
+    /// Where its configuration is.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// As a crash would.
     pub(crate) fn end(&mut self) {
         let _ = self.child.kill();

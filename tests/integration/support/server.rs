@@ -15,7 +15,7 @@ pub(crate) struct Server {
     app: App,
     pub(crate) client: reqwest::Client,
     // Holds the configuration file.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// The quickstart's tenants on free ports; beside its own models each tenant
@@ -49,7 +49,7 @@ impl Server {
         std::fs::write(&file, config).expect("written");
         let loaded = app::load(&file).unwrap_or_else(|problems| panic!("{problems}"));
         let app = App::start(loaded).await.expect("it starts");
-        Self { app, client: super::http_client().build().expect("a client"), _folder: folder }
+        Self { app, client: super::http_client().build().expect("a client"), folder }
     }
 
     /// Runs `test` against the quickstart's tenants; afterwards nothing may be held.
@@ -69,6 +69,25 @@ impl Server {
         self.nothing_held().await;
         drop(self.client);
         tokio::time::timeout(Duration::from_secs(10), self.app.drain()).await.expect("the server drains");
+    }
+
+    /// Writes the configuration's file anew, in one step.
+    pub(crate) fn rewrite(&self, config: &str) {
+        let (aside, file) = (self.folder.path().join("aside.toml"), self.folder.path().join("tenantry.toml"));
+        std::fs::write(&aside, config).expect("written");
+        std::fs::rename(aside, file).expect("moved");
+    }
+
+    /// Asks the admin API; status and answer.
+    pub(crate) async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = self.client.request(method, format!("http://{}/admin/v1/{path}", self.addresses().ops));
+        let request = match &body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let response = request.send().await.expect("an answer");
+        (response.status().as_u16(), response.json().await.unwrap_or(Value::Null))
     }
 
     pub(crate) fn addresses(&self) -> Addresses {

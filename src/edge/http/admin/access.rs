@@ -4,6 +4,8 @@
 //! alone, and for no browser, since any page may send requests to that: not
 //! from another origin, and not by a name of its own that leads here.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -13,19 +15,35 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use super::Api;
 use super::answer::Failure;
+use super::control::Steering;
 use crate::auth::KeyHash;
 
-/// Who may call it.
-#[derive(Debug, Clone, Copy)]
+/// Who may call it, and who does what it asks of the process.
+#[derive(Clone, Default)]
 pub struct Admin {
-    pub key: Option<KeyHash>,
+    pub key: Option<AdminKey>,
     /// It listens on an address that no other machine reaches.
     pub loopback: bool,
+    pub steering: Steering,
 }
 
-pub(super) async fn authorised(State(api): State<Api>, request: Request, next: Next) -> Response {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminKey {
+    pub hash: KeyHash,
+    /// What its bearer is called.
+    pub name: Arc<str>,
+}
+
+/// Who calls, as audit events name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Who(pub(super) Arc<str>);
+
+pub(super) async fn authorised(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     match api.admin.allows(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(who) => {
+            request.extensions_mut().insert(who);
+            next.run(request).await
+        }
         Err(failure) => failure.response(),
     }
 }
@@ -33,17 +51,19 @@ pub(super) async fn authorised(State(api): State<Api>, request: Request, next: N
 // === impl Admin ===
 
 impl Admin {
-    fn allows(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
-        let Some(expected) = self.key else { return self.allows_without_key(uri, headers) };
+    fn allows(&self, uri: &Uri, headers: &HeaderMap) -> Result<Who, Failure> {
+        let Some(AdminKey { hash: expected, name }) = &self.key else {
+            return self.allows_without_key(uri, headers).map(|()| Who("loopback".into()));
+        };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         match given.map(|key| KeyHash::of(key.trim_ascii())) {
-            Some(given) if given == expected => Ok(()),
-            _ => refuse(StatusCode::UNAUTHORIZED, "invalid_api_key", "The admin API asks for its key."),
+            Some(given) if given == *expected => Ok(Who(name.clone())),
+            _ => Err(refusal(StatusCode::UNAUTHORIZED, "invalid_api_key", "The admin API asks for its key.")),
         }
     }
 
     fn allows_without_key(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
-        let forbid = |message| refuse(StatusCode::FORBIDDEN, "forbidden", message);
+        let forbid = |message| Err(refusal(StatusCode::FORBIDDEN, "forbidden", message));
         if !self.loopback {
             return forbid("The admin API needs `ops.admin_key` where other machines can reach it.");
         }
@@ -59,8 +79,8 @@ impl Admin {
     }
 }
 
-fn refuse(status: StatusCode, code: &'static str, message: &str) -> Result<(), Failure> {
-    Err(Failure { status, code, message: message.to_owned() })
+fn refusal(status: StatusCode, code: &'static str, message: &str) -> Failure {
+    Failure { status, code, message: message.to_owned() }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -76,7 +96,7 @@ mod tests {
 
     fn allows(uri: &'static str, headers: &[(HeaderName, &'static str)]) -> bool {
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
-        let admin = Admin { key: None, loopback: true };
+        let admin = Admin { loopback: true, ..Admin::default() };
         admin.allows(&Uri::from_static(uri), &headers.collect()).is_ok()
     }
 

@@ -1,15 +1,17 @@
 //! `/admin/v1/tenants/{tenant}/limits`: a tenant's limits, those of its keys and
 //! of its models, and setting them while requests run.
 
-use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::response::Response;
-use axum::routing::{get, put};
+use axum::routing::{MethodRouter, get, put};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Failure, answer, short};
+use super::access::Who;
+use super::answer::{Failure, answer};
+use super::extract::Path;
+use super::tenants::unknown;
 use super::{Api, body};
 use crate::gateway::{LimitsCard, LimitsOf};
 use crate::types::{Limit, Limits, TenantId};
@@ -33,11 +35,12 @@ struct Card {
     set: bool,
 }
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/admin/v1/tenants/{tenant}/limits", get(list).put(of_tenant).delete(reset_tenant))
-        .route("/admin/v1/tenants/{tenant}/keys/{name}/limits", put(of_key).delete(reset_key))
-        .route("/admin/v1/tenants/{tenant}/models/{name}/limits", put(of_model).delete(reset_model))
+pub(super) fn routes() -> [(&'static str, MethodRouter<Api>); 3] {
+    [
+        ("/admin/v1/tenants/{tenant}/limits", get(list).put(of_tenant).delete(reset_tenant)),
+        ("/admin/v1/tenants/{tenant}/keys/{name}/limits", put(of_key).delete(reset_key)),
+        ("/admin/v1/tenants/{tenant}/models/{name}/limits", put(of_model).delete(reset_model)),
+    ]
 }
 
 async fn list(State(api): State<Api>, Path(tenant): Path<String>) -> Result<Response, Response> {
@@ -46,36 +49,39 @@ async fn list(State(api): State<Api>, Path(tenant): Path<String>) -> Result<Resp
 
 fn told(api: &Api, tenant: &str) -> Result<Response, Failure> {
     let cards = api.gateway()?.limits(&TenantId::new(tenant));
-    let cards = cards.ok_or_else(|| Failure {
-        status: StatusCode::NOT_FOUND,
-        code: "not_found",
-        message: format!("There is no tenant `{}`.", short(tenant)),
-    })?;
+    let cards = cards.ok_or_else(|| unknown(tenant))?;
     let limits = cards.into_iter().map(Card::of).collect();
     Ok(answer(StatusCode::OK, &Tenant { tenant: tenant.to_owned(), limits }))
 }
 
-async fn of_tenant(State(api): State<Api>, Path(tenant): Path<String>, request: Request) -> Result<Response, Response> {
-    set(&api, &tenant, LimitsOf::Tenant, request).await.map_err(Failure::response)
+async fn of_tenant(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Path(tenant): Path<String>,
+    request: Request,
+) -> Result<Response, Response> {
+    set(&api, &who, &tenant, LimitsOf::Tenant, request).await.map_err(Failure::response)
 }
 
 async fn of_key(
     State(api): State<Api>,
+    Extension(who): Extension<Who>,
     Path((tenant, name)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Response> {
-    set(&api, &tenant, LimitsOf::Key(name.into()), request).await.map_err(Failure::response)
+    set(&api, &who, &tenant, LimitsOf::Key(name.into()), request).await.map_err(Failure::response)
 }
 
 async fn of_model(
     State(api): State<Api>,
+    Extension(who): Extension<Who>,
     Path((tenant, name)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Response> {
-    set(&api, &tenant, LimitsOf::Model(name.into()), request).await.map_err(Failure::response)
+    set(&api, &who, &tenant, LimitsOf::Model(name.into()), request).await.map_err(Failure::response)
 }
 
-async fn set(api: &Api, tenant: &str, of: LimitsOf, request: Request) -> Result<Response, Failure> {
+async fn set(api: &Api, who: &Who, tenant: &str, of: LimitsOf, request: Request) -> Result<Response, Failure> {
     let limits: Limits = body(request).await?;
     let zero = Limit::ALL.into_iter().find(|limit| limits.of(*limit) == Some(0)).map(Limit::as_str);
     let sizes = [("max_prompt_tokens", limits.max_prompt_tokens), ("max_output_tokens", limits.max_output_tokens)];
@@ -88,27 +94,36 @@ async fn set(api: &Api, tenant: &str, of: LimitsOf, request: Request) -> Result<
     if let Some((name, _)) = set.by_ref().chain(sizes).find(|(_, most)| *most > Limits::MOST) {
         return Err(Failure::invalid(&format!("`{name}` is at most {}.", Limits::MOST)));
     }
-    api.gateway()?.set_limits(&TenantId::new(tenant), of, Some(limits)).await?;
+    api.gateway()?.set_limits(&who.0, &TenantId::new(tenant), of, Some(limits)).await?;
     told(api, tenant)
 }
 
-async fn reset_tenant(State(api): State<Api>, Path(tenant): Path<String>) -> Result<Response, Response> {
-    reset(&api, &tenant, LimitsOf::Tenant).await.map_err(Failure::response)
+async fn reset_tenant(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Path(tenant): Path<String>,
+) -> Result<Response, Response> {
+    reset(&api, &who, &tenant, LimitsOf::Tenant).await.map_err(Failure::response)
 }
 
-async fn reset_key(State(api): State<Api>, Path((tenant, name)): Path<(String, String)>) -> Result<Response, Response> {
-    reset(&api, &tenant, LimitsOf::Key(name.into())).await.map_err(Failure::response)
+async fn reset_key(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    Path((tenant, name)): Path<(String, String)>,
+) -> Result<Response, Response> {
+    reset(&api, &who, &tenant, LimitsOf::Key(name.into())).await.map_err(Failure::response)
 }
 
 async fn reset_model(
     State(api): State<Api>,
+    Extension(who): Extension<Who>,
     Path((tenant, name)): Path<(String, String)>,
 ) -> Result<Response, Response> {
-    reset(&api, &tenant, LimitsOf::Model(name.into())).await.map_err(Failure::response)
+    reset(&api, &who, &tenant, LimitsOf::Model(name.into())).await.map_err(Failure::response)
 }
 
-async fn reset(api: &Api, tenant: &str, of: LimitsOf) -> Result<Response, Failure> {
-    api.gateway()?.set_limits(&TenantId::new(tenant), of, None).await?;
+async fn reset(api: &Api, who: &Who, tenant: &str, of: LimitsOf) -> Result<Response, Failure> {
+    api.gateway()?.set_limits(&who.0, &TenantId::new(tenant), of, None).await?;
     told(api, tenant)
 }
 

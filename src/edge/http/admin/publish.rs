@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::extract::{Extension, FromRequest, Multipart, Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
+use super::access::Who;
 use super::answer::{Failure, short};
 use super::{Api, body};
 use crate::adapters::{CONFIG_FILE, Publish, PublishError, Source, Staging, WEIGHTS_FILE};
@@ -52,11 +54,15 @@ impl Default for Uploads {
     }
 }
 
-pub(super) async fn publish(State(api): State<Api>, request: Request) -> Result<Response, Response> {
-    published(&api, request).await.map_err(Failure::response)
+pub(super) async fn publish(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    request: Request,
+) -> Result<Response, Response> {
+    published(&api, &who, request).await.map_err(Failure::response)
 }
 
-async fn published(api: &Api, request: Request) -> Result<Response, Failure> {
+async fn published(api: &Api, who: &Who, request: Request) -> Result<Response, Failure> {
     let gateway = api.gateway()?;
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // Both held until the artifact was read.
@@ -79,6 +85,9 @@ async fn published(api: &Api, request: Request) -> Result<Response, Failure> {
         return Err(error.into());
     }
     let published = gateway.catalogue().publish(publish).await?;
+    if published.new {
+        api.audit_adapter(who, "adapter.published", &published.record, Value::Null)?;
+    }
     let mut response = api.adapter(&published.record)?;
     *response.status_mut() = if published.new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(response)

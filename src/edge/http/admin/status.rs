@@ -4,11 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -21,8 +20,8 @@ use crate::gateway::Gateway;
 /// Between two moments.
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/admin/v1/status", get(once)).route("/admin/v1/status/stream", get(live))
+pub(super) fn routes() -> [(&'static str, MethodRouter<Api>); 2] {
+    [("/admin/v1/status", get(once)), ("/admin/v1/status/stream", get(live))]
 }
 
 async fn once(State(api): State<Api>) -> Result<Response, Response> {

@@ -1,19 +1,19 @@
 //! `GET /admin/v1/usage`: what tenants have used, by day, tenant, key and model.
 
-use axum::Router;
-use axum::extract::{Query, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use http::StatusCode;
 use serde::Deserialize;
 
 use super::super::usage::{List, days};
 use super::Api;
 use super::answer::{Failure, answer};
+use super::extract::Query;
 use crate::types::TenantId;
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/admin/v1/usage", get(usage))
+pub(super) fn routes() -> [(&'static str, MethodRouter<Api>); 1] {
+    [("/admin/v1/usage", get(usage))]
 }
 
 /// The rest of the query is of the days.

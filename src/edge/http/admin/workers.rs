@@ -1,14 +1,15 @@
 //! `/admin/v1/workers`: how the workers are, and taking them out of service.
 
-use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, State};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::StatusCode;
 use serde::Serialize;
 
 use super::Api;
+use super::access::Who;
 use super::answer::{Failure, answer, short};
+use super::extract::Path;
 use crate::gateway::WorkerCard;
 
 #[derive(Serialize)]
@@ -31,11 +32,12 @@ struct Worker {
     adapters_quarantined: usize,
 }
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/admin/v1/workers", get(list))
-        .route("/admin/v1/workers/{name}/drain", post(drain))
-        .route("/admin/v1/workers/{name}/undrain", post(undrain))
+pub(super) fn routes() -> [(&'static str, MethodRouter<Api>); 3] {
+    [
+        ("/admin/v1/workers", get(list)),
+        ("/admin/v1/workers/{name}/drain", post(drain)),
+        ("/admin/v1/workers/{name}/undrain", post(undrain)),
+    ]
 }
 
 async fn list(State(api): State<Api>) -> Result<Response, Response> {
@@ -44,17 +46,23 @@ async fn list(State(api): State<Api>) -> Result<Response, Response> {
     Ok(answer(StatusCode::OK, &Workers { workers }))
 }
 
-async fn drain(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Response> {
+async fn drain(
+    State(api): State<Api>,
+    Extension(Who(who)): Extension<Who>,
+    Path(name): Path<String>,
+) -> Result<Response, Response> {
     let gateway = api.gateway().map_err(Failure::response)?;
-    let drained = gateway.drain_worker(&name).ok_or_else(|| unknown(&name).response())?;
-    tracing::info!(worker = name, "worker drained by an operator");
+    let drained = gateway.drain_worker(&who, &name).ok_or_else(|| unknown(&name).response())?;
     Ok(answer(StatusCode::OK, &Worker::of(drained)))
 }
 
-async fn undrain(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Response> {
+async fn undrain(
+    State(api): State<Api>,
+    Extension(Who(who)): Extension<Who>,
+    Path(name): Path<String>,
+) -> Result<Response, Response> {
     let gateway = api.gateway().map_err(Failure::response)?;
-    let back = gateway.undrain_worker(&name).ok_or_else(|| unknown(&name).response())?;
-    tracing::info!(worker = name, "worker back in service by an operator");
+    let back = gateway.undrain_worker(&who, &name).ok_or_else(|| unknown(&name).response())?;
     Ok(answer(StatusCode::OK, &Worker::of(back)))
 }
 

@@ -52,6 +52,9 @@ fn parts(entries: Vec<Value>, path: &str) -> Result<String, Error> {
             return Err(Error::invalid(kind_path, message));
         }
         texts.push(part.string("text")?.ok_or_else(|| missing(part.path_of("text")))?);
+        if let Some((name, _)) = part.left().next() {
+            return Err(super::fields::unsupported(part.path_of(name)));
+        }
     }
     Ok(texts.join("\n"))
 }
@@ -82,6 +85,7 @@ mod tests {
             (r#"{"input":["a",7]}"#, "input[1]"),
             (r#"{"input":[{"type":"image_url","image_url":{"url":"data:"}}]}"#, "input[0].type"),
             (r#"{"input":[{"type":"text"}]}"#, "input[0].text"),
+            (r#"{"input":[{"type":"text","text":"a","language":"en"}]}"#, "input[0].language"),
             (r#"{"input":"a","inputs":"b"}"#, "inputs"),
         ] {
             let error = moderated(body.as_bytes()).expect_err(body);

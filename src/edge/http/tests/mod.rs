@@ -6,6 +6,7 @@ mod connection;
 mod fuzz;
 mod guarded;
 mod limits;
+mod openapi;
 mod operations;
 mod parsing;
 mod routes;

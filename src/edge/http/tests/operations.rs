@@ -13,7 +13,7 @@ use crate::edge::http::ops_router;
 async fn the_operations_listener_tells_metrics_health_and_readiness() {
     let harness = Harness::new(hello());
     let ask = |reasons: Vec<String>, path: &str| {
-        let admin = crate::edge::http::Admin { key: None, loopback: true };
+        let admin = crate::edge::http::Admin { loopback: true, ..Default::default() };
         let router = ops_router(Arc::new(harness.gateway.clone().into()), admin, Arc::new(move || reasons.clone()));
         let request = Request::get(path).body(Body::empty()).expect("a request");
         async move { router.oneshot(request).await.expect("infallible") }

@@ -70,7 +70,7 @@ async fn an_upload_that_takes_too_long_ends_and_gives_its_place_to_the_next() {
     let folder = tempfile::tempdir().expect("a folder");
     let harness = harness(folder.path()).await;
     let uploads = Uploads { places: Arc::new(Semaphore::new(1)), timeout: Duration::from_millis(300) };
-    let admin = Admin { key: None, loopback: true };
+    let admin = Admin { loopback: true, ..Admin::default() };
     let router = admin.router(Arc::new(harness.gateway.clone().into()), uploads.clone());
     let (slow, next) = tokio::join!(upload(&router, stalled()), async {
         while uploads.places.available_permits() > 0 {

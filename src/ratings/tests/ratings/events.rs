@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 use tenantry_ratings::{
-    Action, Blocked, Completed, Config, Content, ContentPolicy, EventType, Policy, Rating, Side, Thumb, Verdict,
+    Action, Blocked, Changed, Completed, Config, Content, ContentPolicy, EventType, Policy, Rating, Side, Thumb,
+    Verdict,
 };
 use tenantry_types::TenantId;
 use ulid::Ulid;
@@ -118,6 +119,44 @@ async fn events_are_as_their_schemas_and_golden_files_say() {
     let names = ["completed-kept", "completed-digest", "blocked", "rated", "rated-again"];
     for (name, event) in names.iter().zip(&events) {
         golden(name, event);
+    }
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn operators_changes_are_events_in_one_order() {
+    let folder = folder();
+    let (sink, events) = Scripted::willing();
+    let config = Config { source: "/tenantry/gateway-1".to_owned(), ..Config::new(folder.path()) };
+    let room = running(config.with_sink("one", sink)).await;
+    let change = Changed {
+        who: "ops".to_owned(),
+        action: "key.created",
+        subject: "tenants/acme/keys/main".to_owned(),
+        tenant: Some(tenant("acme")),
+        at: at(0),
+        before: Value::Null,
+        after: json!({ "name": "main", "fingerprint": "0123456789ab" }),
+    };
+    assert!(room.ratings.changed(&change));
+    let of_nobody = Changed { action: "log.set", subject: "log".to_owned(), tenant: None, ..change };
+    assert!(room.ratings.changed(&of_nobody));
+    room.settled().await;
+    crate::support::until("delivery", || events.lock().expect("not poisoned").len() == 2).await;
+    let mut events = taken(&events);
+    events.iter().for_each(valid);
+    for (name, event) in ["changed", "changed-of-nobody"].iter().zip(&mut events) {
+        assert!(event["id"].as_str().is_some_and(|id| id.starts_with("chg_")));
+        event["id"] = json!("chg_01");
+        golden(name, event);
+    }
+    let mut elsewhere = events[0].clone();
+    elsewhere["partitionkey"] = json!("acme");
+    assert!(!validator("event").is_valid(&elsewhere));
+    for field in ["who", "action", "before", "after", "more"] {
+        let mut wrong = events[0]["data"].clone();
+        wrong[field] = json!(1);
+        assert!(!validator("admin.changed").is_valid(&wrong), "{field}");
     }
     room.stop().await;
 }
