@@ -175,7 +175,7 @@ async fn health_says_by_its_exit_code_how_a_gateway_is() {
         let ops = format!("http://{}/", server.addresses().ops);
         let health = async |more: &'static [&'static str]| {
             let ops = ops.clone();
-            let asked = move || tenantry(&[&["health", "--server", &ops], more].concat(), "");
+            let asked = move || tenantry(&[&["health", "--server", ops.as_str()], more].concat(), "");
             tokio::task::spawn_blocking(asked).await.expect("it runs")
         };
         let output = health(&[]).await;

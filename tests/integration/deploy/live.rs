@@ -105,7 +105,7 @@ async fn a_real_prometheus_evaluates_every_rule_and_answers_every_panel() {
         publish(&server).await;
         let url = format!("http://127.0.0.1:{}", prometheus.port);
         let checked = tokio::task::spawn_blocking(move || {
-            check("live.py", &[&url]);
+            check("live.py", &[url.as_str()]);
         });
         tokio::select! {
             checked = checked => checked.expect("all is answered"),
