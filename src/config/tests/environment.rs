@@ -70,7 +70,7 @@ fn problems_name_the_variable() {
 TENANTRY_BASES__ONE__PATH__X: there is no `x` in a text
 TENANTRY_GATEWAY__ATTEMPTS: gateway.attempts: expected a number, found a text
 TENANTRY_SERVER__LISEN: server.lisen: unknown key; known here: listen, max_body_bytes, header_read_timeout, body_read_timeout, request_timeout, hold, cors
-TENANTRY_SERVR__LISTEN: servr: unknown key; known here: server, ops, shutdown, log, metrics, queue, gateway, catalogue, ratings, bases, workers, guard, tenants
+TENANTRY_SERVR__LISTEN: servr: unknown key; known here: server, ops, shutdown, log, metrics, reload, queue, gateway, catalogue, ratings, bases, workers, guard, tenants
 TENANTRY_TENANTS__7__ID: the list has 1 entries, none at 7
 TENANTRY_TENANTS__FIRST__ID: `first` is not an entry's number in a list"
     );

@@ -236,7 +236,7 @@ D/t.toml:3: bases.one.path: one is no model
 D/t.toml:5: bases.two.path: /models/two: No such file or directory (os error 2)
 D/t.toml:12: tenants[0].adapters[0].path: D/adapters/pirate: is not a folder
 D/t.toml:17: tenants[1].adapters[0].path: json is not for one
-D/t.toml:18: more: unknown key; known here: server, ops, shutdown, log, metrics, queue, gateway, catalogue, ratings, bases, workers, guard, tenants"
+D/t.toml:18: more: unknown key; known here: server, ops, shutdown, log, metrics, reload, queue, gateway, catalogue, ratings, bases, workers, guard, tenants"
     );
 }
 
