@@ -228,7 +228,7 @@ async fn what_cannot_be_is_refused_by_what_is_wrong_with_it() {
 async fn what_one_gateway_is_told_all_on_an_sqlite_file_know() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = format!("sqlite://{}?mode=rwc", folder.path().join("shared.db").display());
-    all_are_told(&folder, &database).await;
+    Box::pin(all_are_told(&folder, &database)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +236,8 @@ async fn what_one_gateway_is_told_all_on_a_postgres_know() {
     let postgres = Service::start("start-postgres.sh");
     postgres.up().await;
     let folder = tempfile::tempdir().expect("a folder");
-    all_are_told(&folder, &format!("postgres://postgres@127.0.0.1:{}/postgres", postgres.port)).await;
+    let database = format!("postgres://postgres@127.0.0.1:{}/postgres", postgres.port);
+    Box::pin(all_are_told(&folder, &database)).await;
 }
 
 async fn all_are_told(folder: &TempDir, database: &str) {

@@ -53,11 +53,11 @@ async fn reloads_under_load_lose_no_request() {
                 let (tenant, model) = asked[number % 3];
                 while !stop.load(Ordering::Relaxed) {
                     let mut body = completion(model, 12);
-                    body["stream"] = json!(number % 2 == 0);
+                    body["stream"] = json!(number.is_multiple_of(2));
                     let response = server.post(tenant, "/v1/completions", &body).await;
                     let (status, text) = (response.status(), response.text().await.expect("to its end"));
                     assert_eq!(status, 200, "{text}");
-                    if number % 2 == 0 {
+                    if number.is_multiple_of(2) {
                         assert!(text.ends_with("data: [DONE]\n\n") && !text.contains("\"error\""), "{text}");
                     }
                     answered.fetch_add(1, Ordering::Relaxed);

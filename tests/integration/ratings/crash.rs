@@ -43,5 +43,8 @@ async fn nothing_that_was_answered_is_lost_when_the_server_is_killed() {
     gateway.delivered().await;
     assert!(answering >= crashes / 2 && writers.answered() > crashes, "{answering} of {crashes} under load");
     writers.check(&events_in(&gateway.folder.path().join("events")));
-    eprintln!("{crashes} crashes, {answering} of them under load; {} ratings were answered", writers.answered());
+    #[expect(clippy::print_stderr, reason = "what 200 of them came to is wanted beside that they passed")]
+    {
+        eprintln!("{crashes} crashes, {answering} of them under load; {} ratings were answered", writers.answered());
+    }
 }
