@@ -244,6 +244,11 @@ async fn all_are_told(folder: &TempDir, database: &str) {
     let (one, other) = tokio::join!(async { Server::start(&sharing(folder, "one", database)).await }, async {
         Server::start(&sharing(folder, "other", database)).await
     });
+    // A database that starts beside other work takes connections before it answers.
+    for server in [&one, &other] {
+        until("the database answers", async || server.ops("/metrics").await.1.contains("tenantry_catalogue_up 1"))
+            .await;
+    }
     let models = json!({ "base": { "base": "smollm2-135m" } });
     assert_eq!(one.admin("POST", "tenants", Some(json!({ "id": "umbrella", "models": models }))).await.0, 201);
     let key = make_key(&one, "umbrella", json!({ "name": "main" })).await;
