@@ -111,10 +111,11 @@ def train_categories(rows, hashes):
 
 def covert_rows():
     """Rows, each with its weight. Those that are toxic or not by a single word are left to
-    stage 2: sums of words learn from them that people are toxic."""
+    stage 2, and so are answers with an insult in them: sums of words learn from them that
+    people are toxic, and rabbits that eat hay."""
     for room, weight in ((covert, COVERT_WEIGHT), (harmless, HARMLESS_WEIGHT)):
         for row in room.rows():
-            if row["split"] == "train" and not row["kind"].startswith("either"):
+            if row["split"] == "train" and not row["kind"].startswith(("either", "covert_answers")):
                 yield row | {"weight": weight}
 
 

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn harmless_text_raises_no_doubt() {
-        let read = whole("Rabbits eat hay and grass, and they like to sleep in the afternoon.");
+        let read = whole("The library opens at nine, and the reading room closes in the afternoon.");
         assert!(read.doubts().is_empty());
         assert_eq!(read.toxic(&[]), read.stage1().toxic);
     }
