@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use super::catalogue::Catalogue;
-use super::database::{AccountRows, Deleted, Down, KeyRow, TenantRow};
+use super::database::{AccountRows, Created, Deleted, Down, KeyRow, Rewritten, TenantRow};
 use super::error::ChangeError;
 use super::now;
 use crate::types::{Priority, Share, TenantId};
@@ -115,21 +115,26 @@ impl Catalogue {
             changed: now(),
         };
         match self.change(|backing| async { backing.database.create_tenant(&row).await }).await? {
-            true => Ok(()),
-            false => Err(ChangeError::Exists(format!("a tenant `{id}`"))),
+            Created::New => Ok(()),
+            Created::Exists => Err(ChangeError::Exists(format!("a tenant `{id}`"))),
+            Created::HasAdapters(count) => Err(ChangeError::HasAdapters(count)),
         }
     }
 
     pub async fn change_tenant(
         &self,
         id: &TenantId,
+        seen: (&TenantSettings, bool),
         settings: &TenantSettings,
         disabled: bool,
     ) -> Result<(), ChangeError> {
         let row = TenantRow { id: id.to_string(), settings: settings.written(), disabled, created: 0, changed: now() };
-        match self.change(|backing| async { backing.database.change_tenant(&row).await }).await? {
-            true => Ok(()),
-            false => Err(no_tenant(id)),
+        let seen = (seen.0.written(), seen.1);
+        let seen = (&*seen.0, seen.1);
+        match self.change(|backing| async { backing.database.change_tenant(&row, seen).await }).await? {
+            Rewritten::Done => Ok(()),
+            Rewritten::Missing => Err(no_tenant(id)),
+            Rewritten::Overtaken => Err(ChangeError::Overtaken(format!("tenant {id}"))),
         }
     }
 

@@ -45,6 +45,9 @@ pub enum ChangeError {
     Unknown(String),
     #[error("there is {0} already")]
     Exists(String),
+    /// Nothing was changed.
+    #[error("{0} was changed by somebody else at the same time: look at it and ask again")]
+    Overtaken(String),
     /// It stands in the configuration's file, which is not written here.
     #[error("{0} is of the configuration's file: change it there")]
     Configured(String),
@@ -121,6 +124,7 @@ impl ChangeError {
             Self::Invalid(_) => "invalid_request",
             Self::Internal(_) => "internal",
             Self::HasAdapters(_) => "tenant_has_adapters",
+            Self::Overtaken(_) => "changed_meanwhile",
             Self::Retired(_) => "adapter_retired",
             Self::NotRetired(_) => "adapter_not_retired",
             Self::NothingBefore => "nothing_before",

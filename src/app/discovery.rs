@@ -155,7 +155,12 @@ impl Group {
     async fn keep(mut self, mut found: watch::Receiver<Found>) {
         let mut answered = false;
         loop {
-            let now = found.borrow_and_update().endpoints.clone();
+            let now = {
+                let found = found.borrow_and_update();
+                // A source that has failed says nothing of who is there.
+                answered |= found.problem.is_none() || !found.endpoints.is_empty();
+                found.endpoints.clone()
+            };
             let mut newcomers = Vec::new();
             let mut missing = false;
             let new: Vec<Endpoint> = {
@@ -180,7 +185,7 @@ impl Group {
 
             tokio::select! {
                 changed = found.changed() => match changed {
-                    Ok(()) => answered = true,
+                    Ok(()) => {}
                     Err(_) => return,
                 },
                 () = tokio::time::sleep(RETRY), if missing => {}
@@ -203,7 +208,8 @@ impl Group {
             }
         };
         let worker = pooled(&instance, driver, self.gateway.catalogue(), &self.metrics);
-        self.gateway.pool().add(&worker);
+        // One of the follower before, of the same name, stays until this one answers.
+        self.gateway.pool().join(std::slice::from_ref(&worker));
         info!(worker = instance.name, "a worker was found");
         self.members.lock().insert(endpoint, worker.clone());
         Some(worker)
@@ -219,7 +225,7 @@ impl Group {
 }
 
 /// Waits a moment for one of the newcomers to be well.
-async fn answering(newcomers: &[Arc<Worker>]) {
+pub(super) async fn answering(newcomers: &[Arc<Worker>]) {
     let until = Instant::now() + HANDOVER;
     let well = || newcomers.iter().any(|worker| worker.status().unhealthy.is_none());
     while !newcomers.is_empty() && !well() && Instant::now() < until {

@@ -4,7 +4,7 @@
 //! Where both have a tenant of one id the configuration's stands, with the keys
 //! of both.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -136,12 +136,18 @@ impl PartialEq for Made {
 
 fn keyring(configured: &Live, made: &Made, catalogue: &Catalogue) -> Keyring {
     let mut keyring = Keyring::default();
+    // What the file has of the same name, or a tenant that it has taken over while it
+    // was disabled here, opens nothing by a key of ours.
+    let mut taken: HashSet<(TenantId, Arc<str>)> = HashSet::new();
+    let disabled: HashSet<&TenantId> =
+        made.accounts.tenants.iter().filter(|record| record.disabled).map(|record| &record.id).collect();
     let own = |tenant: &TenantId| made.set.get(tenant).map_or(&[][..], Vec::as_slice);
     for tenant in configured.keyring().tenants() {
         let own = own(&tenant.id);
         let limited = if own.is_empty() { tenant.clone() } else { Arc::new(limited(tenant, own)) };
         keyring.add(&limited);
         for (hash, key) in configured.keyring().hashes(&tenant.id) {
+            taken.insert((tenant.id.clone(), key.name.clone()));
             let caller = Caller { tenant: limited.clone(), key: limited_key(key, own) };
             keyring.insert(hash, caller).expect("no two keys of a configuration are the same");
         }
@@ -157,6 +163,10 @@ fn keyring(configured: &Live, made: &Made, catalogue: &Catalogue) -> Keyring {
     for record in &made.accounts.keys {
         // Of a tenant that another gateway's configuration has.
         let Some(tenant) = keyring.tenant(&record.tenant) else { continue };
+        let over = configured.keyring().tenant(&record.tenant).is_some() && disabled.contains(&record.tenant);
+        if over || taken.contains(&(record.tenant.clone(), record.name.clone())) {
+            continue;
+        }
         let Ok(hash) = record.hash.parse::<KeyHash>() else { continue };
         let key = Key { name: record.name.clone(), limits: Limits::default(), priority: record.priority };
         let caller = Caller { key: limited_key(&Arc::new(key), own(&tenant.id)), tenant };

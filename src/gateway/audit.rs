@@ -46,7 +46,8 @@ impl Gateway {
         });
         let tenant = tenant.map(TenantId::as_str);
         match written {
-            true => info!(who, action, subject, tenant, "an operator's change"),
+            // A full spool may refuse it yet; this line has it all the same.
+            true => info!(who, action, subject, tenant, %before, %after, "an operator's change"),
             false => info!(who, action, subject, tenant, %before, %after, "an operator's change, in no event log"),
         }
     }

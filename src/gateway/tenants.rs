@@ -121,10 +121,10 @@ impl Gateway {
     ) -> Result<TenantCard, ChangeError> {
         self.not_configured(id)?;
         let TenantRecord { mut settings, mut disabled, .. } = self.record(id).ok_or_else(|| no_tenant(id))?;
-        let before = json!(self.tenant_card(id));
+        let (before, seen) = (json!(self.tenant_card(id)), (settings.clone(), disabled));
         change(&mut settings, &mut disabled);
         self.check_settings(&settings)?;
-        self.catalogue().change_tenant(id, &settings, disabled).await?;
+        self.catalogue().change_tenant(id, (&seen.0, seen.1), &settings, disabled).await?;
         self.changed_tenant(who, "tenant.changed", id, before)
     }
 

@@ -43,6 +43,24 @@ pub(in crate::adapters) struct AccountRows {
     pub(in crate::adapters) policies: Vec<PolicyRow>,
 }
 
+/// What became of a tenant that was to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::adapters) enum Created {
+    New,
+    Exists,
+    /// An earlier one of its id left so many.
+    HasAdapters(u64),
+}
+
+/// What became of a tenant that was to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::adapters) enum Rewritten {
+    Done,
+    Missing,
+    /// Somebody else has changed it since it was looked at.
+    Overtaken,
+}
+
 /// What became of a tenant that was to be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::adapters) enum Deleted {
@@ -55,9 +73,9 @@ pub(in crate::adapters) enum Deleted {
 // === impl Database ===
 
 impl Database {
-    /// Whether there was none of this id. What is left of an earlier one of the
-    /// same id, which is another's, goes.
-    pub(in crate::adapters) async fn create_tenant(&self, row: &TenantRow) -> Result<bool, Down> {
+    /// What is left of an earlier one of the same id, which is another's, goes:
+    /// also what that has used. With adapters of it there, nothing is created.
+    pub(in crate::adapters) async fn create_tenant(&self, row: &TenantRow) -> Result<Created, Down> {
         let creating = async {
             let mut transaction = self.write().await?;
             let insert = sqlx::query(
@@ -67,26 +85,43 @@ impl Database {
             let insert = insert.bind(&row.id).bind(&row.settings).bind(i64::from(row.disabled));
             let insert = insert.bind(signed(row.created)).bind(signed(row.changed));
             if insert.execute(&mut *transaction).await?.rows_affected() == 0 {
-                return Ok(false);
+                return Ok(Created::Exists);
+            }
+            let adapters = adapters(&mut transaction, &row.id).await?;
+            if adapters > 0 {
+                return Ok(Created::HasAdapters(adapters));
             }
             forget(&mut transaction, &row.id).await?;
+            for table in ["DELETE FROM usage_log WHERE tenant = $1", "DELETE FROM usage_by_day WHERE tenant = $1"] {
+                sqlx::query(table).bind(&row.id).execute(&mut *transaction).await?;
+            }
             changed(&mut transaction).await?;
             transaction.commit().await?;
-            Ok(true)
+            Ok(Created::New)
         };
         in_time(creating).await
     }
 
-    /// Whether there is one of this id.
-    pub(in crate::adapters) async fn change_tenant(&self, row: &TenantRow) -> Result<bool, Down> {
+    /// Where it still is as it was `seen`.
+    pub(in crate::adapters) async fn change_tenant(
+        &self,
+        row: &TenantRow,
+        seen: (&str, bool),
+    ) -> Result<Rewritten, Down> {
         let changing = async {
             let mut transaction = self.write().await?;
+            let is = sqlx::query("SELECT settings, disabled FROM tenants WHERE id = $1").bind(&row.id);
+            let Some(is) = is.fetch_optional(&mut *transaction).await? else { return Ok(Rewritten::Missing) };
+            let (settings, disabled): (String, i64) = (is.try_get(0)?, is.try_get(1)?);
+            if (settings.as_str(), disabled != 0) != seen {
+                return Ok(Rewritten::Overtaken);
+            }
             let update = sqlx::query("UPDATE tenants SET settings = $2, disabled = $3, changed = $4 WHERE id = $1");
             let update = update.bind(&row.id).bind(&row.settings).bind(i64::from(row.disabled));
-            let update = update.bind(signed(row.changed)).execute(&mut *transaction).await?;
+            update.bind(signed(row.changed)).execute(&mut *transaction).await?;
             changed(&mut transaction).await?;
             transaction.commit().await?;
-            Ok(update.rows_affected() > 0)
+            Ok(Rewritten::Done)
         };
         in_time(changing).await
     }
@@ -99,10 +134,9 @@ impl Database {
             if delete.execute(&mut *transaction).await?.rows_affected() == 0 {
                 return Ok(Deleted::Missing);
             }
-            let count = sqlx::query("SELECT COUNT(*) FROM adapters WHERE tenant = $1").bind(id);
-            let adapters: i64 = count.fetch_one(&mut *transaction).await?.try_get(0)?;
+            let adapters = adapters(&mut transaction, id).await?;
             if adapters > 0 {
-                return Ok(Deleted::HasAdapters(unsigned(adapters)));
+                return Ok(Deleted::HasAdapters(adapters));
             }
             forget(&mut transaction, id).await?;
             changed(&mut transaction).await?;
@@ -138,6 +172,7 @@ impl Database {
             let mut transaction = self.write().await?;
             let clean = sqlx::query("DELETE FROM tenant_keys WHERE replaced > 0 AND expires < $1");
             clean.bind(signed(next.created)).execute(&mut *transaction).await?;
+            cap_replaced(&mut transaction, &next.tenant, &next.name, overlap).await?;
             let replace = sqlx::query(
                 "UPDATE tenant_keys SET replaced = $3, \
                  expires = CASE WHEN expires IS NULL OR expires > $4 THEN $4 ELSE expires END \
@@ -168,6 +203,9 @@ impl Database {
             let update =
                 sqlx::query("UPDATE tenant_keys SET expires = $3 WHERE tenant = $1 AND name = $2 AND replaced = 0");
             let update = update.bind(tenant).bind(name).bind(expires.map(signed)).execute(&mut *transaction).await?;
+            if let Some(expires) = expires {
+                cap_replaced(&mut transaction, tenant, name, expires).await?;
+            }
             changed(&mut transaction).await?;
             transaction.commit().await?;
             Ok(update.rows_affected() > 0)
@@ -276,6 +314,27 @@ pub(super) async fn rows(transaction: &mut Transaction<'_, Any>) -> Result<Accou
         keys: keys.iter().map(key).collect::<Result<_, sqlx::Error>>()?,
         policies: policies.iter().map(policy).collect::<Result<_, sqlx::Error>>()?,
     })
+}
+
+/// So many revisions are published for a tenant.
+async fn adapters(transaction: &mut Transaction<'_, Any>, tenant: &str) -> Result<u64, sqlx::Error> {
+    let count = sqlx::query("SELECT COUNT(*) FROM adapters WHERE tenant = $1").bind(tenant);
+    Ok(unsigned(count.fetch_one(&mut **transaction).await?.try_get(0)?))
+}
+
+/// Caps how long the keys hold that others of their name have replaced.
+async fn cap_replaced(
+    transaction: &mut Transaction<'_, Any>,
+    tenant: &str,
+    name: &str,
+    expires: u64,
+) -> Result<(), sqlx::Error> {
+    let cap = sqlx::query(
+        "UPDATE tenant_keys SET expires = $3 \
+         WHERE tenant = $1 AND name = $2 AND replaced > 0 AND (expires IS NULL OR expires > $3)",
+    );
+    cap.bind(tenant).bind(name).bind(signed(expires)).execute(&mut **transaction).await?;
+    Ok(())
 }
 
 /// Deletes all that is a tenant's but its adapters and what it used.

@@ -17,7 +17,7 @@ use sqlx::{Any, AnyPool, Row, Transaction};
 
 use crate::types::Secret;
 
-pub(super) use accounts::{AccountRows, Deleted, KeyRow, PolicyRow, TenantRow};
+pub(super) use accounts::{AccountRows, Created, Deleted, KeyRow, PolicyRow, Rewritten, TenantRow};
 pub(super) use limits::LimitRow;
 pub(super) use probes::ProbeRow;
 pub(super) use records::{AdapterRow, RolledBack, Rows, Standing};

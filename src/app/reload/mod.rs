@@ -30,7 +30,7 @@ use crate::pool::Worker;
 use crate::telemetry::{Metrics, NoLog};
 
 use super::catalogue::Bases;
-use super::discovery::Waiting;
+use super::discovery::{Waiting, answering};
 use super::fleet::{Changed, Fleet};
 use super::guard::Judges;
 use super::logging::Logging;
@@ -269,6 +269,10 @@ impl Inner {
             loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let config = Arc::new(config);
         let failed = |error: StartError| vec![error.to_string()];
+        let ungiven = self.ungiven(&config);
+        if !ungiven.is_empty() {
+            return Err(ungiven);
+        }
         let prepared = state.fleet.prepare(&config).await.map_err(failed)?;
         let judges = state.judges.changed(&config, self.gateway.shared_pool()).map_err(failed)?;
 
@@ -298,6 +302,19 @@ impl Inner {
         Ok((changed, self.started.waiting_for_restart(&config)))
     }
 
+    /// Policies that operators gave to tenants and the file has no more: without
+    /// them those tenants would be guarded less than they were told.
+    fn ungiven(&self, config: &Config) -> Vec<String> {
+        let policies = config.policies();
+        let accounts = self.gateway.catalogue().accounts();
+        let gone = accounts.policies.iter().filter(|given| policies.named(&given.policy).is_none());
+        gone.map(|given| {
+            let (policy, tenant) = (&given.policy, &given.tenant);
+            format!("guard.policies: there is no `{policy}`, which tenant {tenant} was given: take it from it first")
+        })
+        .collect()
+    }
+
     /// The adapters of the configuration, and of those before as long as
     /// requests ask for them.
     async fn list_adapters(&self, configured: &Artifacts) {
@@ -321,6 +338,14 @@ impl Inner {
             let waiting = tokio::time::timeout(LONGEST, forgotten);
             // The end of the process does not wait for it.
             let _ = inner.stop.run_until_cancelled(waiting).await;
+            // Those in their places are asked how they are first.
+            let replaced = leaving.iter().map(|gone| async {
+                let pool = inner.gateway.pool();
+                let same = |it: &&Arc<Worker>| it.name() == gone.name() && !Arc::ptr_eq(it, gone);
+                let newcomers: Vec<_> = pool.workers().iter().filter(same).cloned().collect();
+                answering(&newcomers).await;
+            });
+            let _ = inner.stop.run_until_cancelled(futures_util::future::join_all(replaced)).await;
             inner.gateway.pool().dismiss(&leaving);
             let state = inner.state.lock().await;
             lock(&inner.lingering).retain(|(other, _)| *other != count);

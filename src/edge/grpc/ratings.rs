@@ -49,11 +49,19 @@ impl pb::ratings_server::Ratings for Ratings {
         &self,
         request: Request<Streaming<pb::RateRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let caller = caller(&request)?;
         let gateway = self.gateway.clone();
+        // A stream may outlive its key, so each rating asks for it anew.
+        let key = request.metadata().get("authorization").map(|key| key.as_encoded_bytes().to_vec());
         let recorded = request.into_inner().map(move |rating| {
-            let (gateway, caller) = (gateway.clone(), caller.clone());
-            async move { record(&gateway, &caller, STREAM, rating?).await }
+            let gateway = gateway.clone();
+            let caller = gateway.authenticate(key.as_deref());
+            async move {
+                let caller = caller.map_err(|error| {
+                    gateway.record_refusal(None, STREAM, &error);
+                    status(&error, None)
+                })?;
+                record(&gateway, &caller, STREAM, rating?).await
+            }
         });
         // In their order; none after one that is refused.
         let mut refused = false;

@@ -12,12 +12,17 @@ use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue};
 use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanEvents, SpanExporter, SpanLinks, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanExporter, SpanLinks, SpanProcessor,
+};
 use tonic::metadata::{Ascii, MetadataKey, MetadataMap};
 use tracing::warn;
 
 use super::Config;
 use crate::types::{SpanId, TraceContext};
+
+/// Spans that wait to be sent at most.
+const QUEUE: usize = 4096;
 
 /// What a request's span says.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +58,8 @@ pub(super) struct Exporter {
     batches: BatchSpanProcessor,
     scope: InstrumentationScope,
     dropped: Arc<AtomicU64>,
+    /// Spans that wait to be sent.
+    queued: Arc<AtomicU64>,
 }
 
 /// The collector's client, whose failures are counted and told.
@@ -60,6 +67,7 @@ pub(super) struct Exporter {
 struct Counted<E> {
     inner: E,
     dropped: Arc<AtomicU64>,
+    queued: Arc<AtomicU64>,
 }
 
 // === impl Exporter ===
@@ -87,15 +95,17 @@ impl Exporter {
             .build()
             .map_err(|error| error.to_string())?;
         let dropped = Arc::new(AtomicU64::new(0));
-        let counted = Counted { inner: exporter, dropped: dropped.clone() };
-        let mut batches = BatchSpanProcessor::builder(counted).build();
+        let queued = Arc::new(AtomicU64::new(0));
+        let counted = Counted { inner: exporter, dropped: dropped.clone(), queued: queued.clone() };
+        let size = BatchConfigBuilder::default().with_max_queue_size(QUEUE).build();
+        let mut batches = BatchSpanProcessor::builder(counted).with_batch_config(size).build();
         let resource = Resource::builder_empty().with_service_name(config.service_name.clone()).with_attributes([
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("service.instance.id", ulid::Ulid::generate().to_string()),
         ]);
         batches.set_resource(&resource.build());
         let scope = InstrumentationScope::builder("tenantry").with_version(env!("CARGO_PKG_VERSION")).build();
-        Ok(Self { batches, scope, dropped })
+        Ok(Self { batches, scope, dropped, queued })
     }
 
     #[expect(clippy::too_many_arguments, reason = "each is one part of a span, and it is called in one place")]
@@ -111,12 +121,12 @@ impl Exporter {
     ) {
         let Described { name, shared, own: more } = described;
         for child in children {
-            self.batches.on_end(self.child(own, child, &name, &shared));
+            self.queue(self.child(own, child, &name, &shared));
         }
         let attributes = shared.into_iter().chain(more).map(|(name, value)| KeyValue::new(name, value));
         let mut attributes: Vec<KeyValue> = attributes.collect();
         attributes.extend(error.map(|error| KeyValue::new("error.type", error)));
-        self.batches.on_end(SpanData {
+        self.queue(SpanData {
             span_context: context(own, own.span),
             parent_span_id: parent.map_or(opentelemetry::trace::SpanId::INVALID, span_id),
             parent_span_is_remote: parent.is_some(),
@@ -131,6 +141,15 @@ impl Exporter {
             status: status(error),
             instrumentation_scope: self.scope.clone(),
         });
+    }
+
+    /// The processor's own queue drops what it has no room for without a word.
+    fn queue(&self, span: SpanData) {
+        if self.queued.fetch_add(1, Ordering::Relaxed) < QUEUE as u64 {
+            return self.batches.on_end(span);
+        }
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     fn child(&self, own: &TraceContext, step: Spanned, name: &str, shared: &[(&'static str, Value)]) -> SpanData {
@@ -210,6 +229,7 @@ impl From<Value> for opentelemetry::Value {
 impl<E: SpanExporter> SpanExporter for Counted<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
+        self.queued.fetch_sub(spans, Ordering::Relaxed);
         let sent = self.inner.export(batch).await;
         if let Err(error) = &sent {
             self.dropped.fetch_add(spans, Ordering::Relaxed);

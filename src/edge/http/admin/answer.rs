@@ -174,7 +174,10 @@ impl From<ChangeError> for Failure {
             ChangeError::NotFound(_) | ChangeError::Unknown(_) => StatusCode::NOT_FOUND,
             ChangeError::Invalid(_) => StatusCode::BAD_REQUEST,
             ChangeError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            ChangeError::Exists(_) | ChangeError::Configured(_) | ChangeError::HasAdapters(_) => StatusCode::CONFLICT,
+            ChangeError::Exists(_)
+            | ChangeError::Overtaken(_)
+            | ChangeError::Configured(_)
+            | ChangeError::HasAdapters(_) => StatusCode::CONFLICT,
             ChangeError::Retired(_) | ChangeError::NotRetired(_) | ChangeError::NothingBefore => StatusCode::CONFLICT,
             ChangeError::CatalogueUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
