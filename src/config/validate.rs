@@ -210,7 +210,7 @@ fn origin(text: String) -> Result<String, String> {
 /// Ids stand in metrics, logs and paths, so they are kept plain.
 pub(super) fn id(text: &str) -> Result<(), String> {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
-    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) && !matches!(text, "." | "..") {
         return Ok(());
     }
     Err(format!("`{text}` is not a name of 1 to 64 characters out of a-z, 0-9, `.`, `_` and `-`"))
@@ -218,8 +218,10 @@ pub(super) fn id(text: &str) -> Result<(), String> {
 
 /// A model's name is what clients write, so it may be nearly anything.
 pub(super) fn model_name(text: &str) -> Result<(), String> {
-    if (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+    // `.` and `..` would be steps in the admin API's paths.
+    let step = matches!(text, "." | "..");
+    if (1..=128).contains(&text.chars().count()) && !text.chars().any(char::is_control) && !step {
         return Ok(());
     }
-    Err("a model's name has 1 to 128 characters and no control characters".to_owned())
+    Err("a model's name has 1 to 128 characters and no control characters, and is neither `.` nor `..`".to_owned())
 }

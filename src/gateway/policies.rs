@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::Gateway;
 use super::audit::Change;
+use super::tenants::is_model_name;
 use crate::adapters::ChangeError;
 use crate::moderation::{Busy, Mode, Policy, Rules};
 use crate::types::{Action, TenantId};
@@ -72,9 +73,8 @@ impl Gateway {
             let name: String = name.chars().take(100).collect();
             return Err(ChangeError::Invalid(format!("`policy`: the configuration has no policy `{name}`")));
         }
-        if model.is_some_and(|model| !(1..=128).contains(&model.chars().count()) || model.chars().any(char::is_control))
-        {
-            let rule = "a model's name has 1 to 128 characters and no control characters";
+        if model.is_some_and(|model| !is_model_name(model)) {
+            let rule = "a model's name has 1 to 128 characters, no control characters, and is neither `.` nor `..`";
             return Err(ChangeError::Invalid(rule.to_owned()));
         }
         if !self.catalogue().set_policy(tenant, model, policy).await? {

@@ -176,8 +176,8 @@ impl Gateway {
             return invalid(format!("`max_waiting`: {max_waiting} is out of range: from 0 to 1000000"));
         }
         for (name, alias) in models {
-            if !(1..=128).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-                let rule = "a model's name has 1 to 128 characters and no control characters";
+            if !is_model_name(name) {
+                let rule = "a model's name has 1 to 128 characters, no control characters, and is neither `.` nor `..`";
                 return invalid(format!("`models`: {rule}"));
             }
             if !self.catalogue().knows(&BaseName::new(alias.base.as_str())) {
@@ -193,10 +193,20 @@ impl Gateway {
 
 pub(super) fn plain(text: &str, what: &str) -> Result<(), ChangeError> {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
-    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) && !is_step(text) {
         return Ok(());
     }
-    Err(ChangeError::Invalid(format!("the {what} has 1 to 64 characters out of a-z, 0-9, `.`, `_` and `-`")))
+    let message = "has 1 to 64 characters out of a-z, 0-9, `.`, `_` and `-`, and is neither `.` nor `..`";
+    Err(ChangeError::Invalid(format!("the {what} {message}")))
+}
+
+pub(super) fn is_model_name(name: &str) -> bool {
+    (1..=128).contains(&name.chars().count()) && !name.chars().any(char::is_control) && !is_step(name)
+}
+
+/// What a path takes for a step, and no client leaves in one.
+fn is_step(text: &str) -> bool {
+    matches!(text, "." | "..")
 }
 
 pub(super) fn no_tenant(id: &TenantId) -> ChangeError {

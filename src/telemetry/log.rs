@@ -31,7 +31,19 @@ impl Default for Config {
 impl Config {
     /// What is wrong with the filter, if anything is.
     pub fn check(&self) -> Result<(), String> {
-        EnvFilter::builder().parse(&self.filter).map(drop).map_err(|error| error.to_string())
+        EnvFilter::builder().parse(&self.filter).map(drop).map_err(|error| error.to_string())?;
+        // A word that is no level would be taken for a crate, and silence all others.
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        for word in self.filter.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let known = levels.contains(&&*word.to_ascii_lowercase()) || word.starts_with("tenantry");
+            if plain && !known && word.parse::<u8>().is_err() {
+                return Err(format!(
+                    "`{word}` is not a level; a crate is named with its level, such as `{word}=debug`"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

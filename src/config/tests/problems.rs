@@ -180,7 +180,7 @@ fn numbers_and_names_have_their_ranges() {
     );
     assert_eq!(
         problems("\"one\" = {", "\"\\u0007\" = {"),
-        "tenants[0].models.\"\\u{7}\": a model's name has 1 to 128 characters and no control characters"
+        "tenants[0].models.\"\\u{7}\": a model's name has 1 to 128 characters and no control characters, and is neither `.` nor `..`"
     );
     assert_eq!(prefixed("tenants = 1\n#").lines().next(), Some("duplicate key"));
 }

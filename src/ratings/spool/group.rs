@@ -93,7 +93,9 @@ pub(super) async fn commit(
         What::Expire { before } => Some(milliseconds(*before)),
         _ => None,
     });
-    let wanted = (totals.bytes + incoming).saturating_sub(bounds.max_bytes);
+    // Down to where events of generations still have room, which leave the rest to ratings.
+    let most = bounds.max_bytes.saturating_sub(bounds.reserve);
+    let wanted = (totals.bytes + incoming).saturating_sub(most);
     remove(connection, &mut totals, wanted, expired.max().unwrap_or(i64::MIN)).await?;
 
     let mut plan = Plan::new(bounds.max_bytes.saturating_sub(totals.bytes), bounds.reserve, bounds.most_unnamed);
