@@ -172,10 +172,11 @@ async fn a_full_spool_refuses_ratings_drops_generations_and_recovers() {
     room.settled().await;
     assert_eq!(ids(&taken), recorded);
     // What every sink has gives way to generations, too, however full it was.
-    for _ in 0..100 {
+    for number in 1..=100 {
         room.ratings.completed(&completed(room.ratings.issue(&acme), &acme, 1), &policy());
+        crate::support::until("the event", || metrics.events_noted() + metrics.events_dropped() == number + 1).await;
+        room.settled().await;
     }
-    crate::support::until("the events", || metrics.events_noted() + metrics.events_dropped() == 101).await;
     assert_eq!((metrics.events_noted(), metrics.events_dropped()), (100, 1));
     room.rate_new(&acme, None).await;
     room.stop().await;
