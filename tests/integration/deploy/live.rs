@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::routing::{get, post};
 use http::StatusCode;
@@ -62,7 +61,8 @@ async fn publish(server: &Server) {
 }
 
 /// Streams and whole answers, a prompt that is blocked, a worker that fails, a
-/// limit that is reached, and a rating; again and again.
+/// limit that is reached, a rating, and an adapter that is published and loaded;
+/// again and again, since a rate is one of what happens between two looks.
 async fn traffic(server: Arc<Server>) {
     loop {
         for tenant in ["acme", "globex", "initech"] {
@@ -88,6 +88,7 @@ async fn traffic(server: Arc<Server>) {
                 assert_eq!(ask("broken", "What is the sea?", false).await.status().as_u16() / 100, 5);
             }
         }
+        publish(&server).await;
     }
 }
 
@@ -100,9 +101,6 @@ async fn a_real_prometheus_evaluates_every_rule_and_answers_every_panel() {
         server.ready().await;
         let prometheus = Service::start_with("start-prometheus.sh", vec![server.addresses().ops.to_string()]);
         prometheus.up().await;
-        // Adapters are loaded and published while somebody looks.
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        publish(&server).await;
         let url = format!("http://127.0.0.1:{}", prometheus.port);
         let checked = tokio::task::spawn_blocking(move || {
             check("live.py", &[url.as_str()]);
