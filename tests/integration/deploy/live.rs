@@ -25,7 +25,8 @@ async fn broken() -> String {
 }
 
 /// The quickstart with limits that are shared and soon reached, ratings, traces that
-/// nobody takes, and a base model whose two workers fail.
+/// nobody takes, room for one adapter, so that they take turns, and a base model whose
+/// two workers fail.
 fn config(folder: &Path, redis: u16, broken: &str) -> String {
     let url = folder.join("redis");
     fs::write(&url, format!("redis://127.0.0.1:{redis}/0")).expect("written");
@@ -42,7 +43,9 @@ fn config(folder: &Path, redis: u16, broken: &str) -> String {
     }
     let initech = "id = \"initech\"\nlimits = { requests_per_minute = 4 }\n";
     let acme = "\"acme-only\" = {";
-    quickstart_like(&more).replacen("id = \"initech\"\n", initech, 1).replacen(
+    let room = "context = 2048\n";
+    let one = quickstart_like(&more).replacen(room, &format!("{room}adapter_bytes = \"2MiB\"\n"), 1);
+    one.replacen("id = \"initech\"\n", initech, 1).replacen(
         acme,
         &format!("broken = {{ base = \"broken\" }}\n{acme}"),
         1,
@@ -61,8 +64,9 @@ async fn publish(server: &Server) {
 }
 
 /// Streams and whole answers, a prompt that is blocked, a worker that fails, a
-/// limit that is reached, a rating, and an adapter that is published and loaded;
-/// again and again, since a rate is one of what happens between two looks.
+/// limit that is reached, a rating, adapters that give way to each other, and one
+/// that is published; again and again, since a rate is one of what happens between
+/// two looks.
 async fn traffic(server: Arc<Server>) {
     loop {
         for tenant in ["acme", "globex", "initech"] {
