@@ -122,7 +122,7 @@ pub enum DriverError {
 impl App {
     /// Loads the models and serves. Returns when requests are answered.
     pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
-        let Loaded { file, config, digests, .. } = loaded;
+        let Loaded { file, read, config, digests, .. } = loaded;
         let public = listen(config.server.listen).await?;
         let ops = listen(config.ops.listen).await?;
         let addresses = Addresses { public: public.address, ops: ops.address };
@@ -179,7 +179,7 @@ impl App {
             placing,
             limiting,
             shipping: shipping.map(Shipping::start),
-            watching: reloader.watch(),
+            watching: reloader.watch(read),
             reloader,
         };
         app.serve_tenants(public, server, &config);

@@ -43,9 +43,13 @@ pub(super) struct Follower {
     _following: AbortOnDropHandle<()>,
 }
 
-/// By where they are.
 #[derive(Clone, Default)]
-struct Members(Arc<Mutex<BTreeMap<Endpoint, Arc<Worker>>>>);
+struct Members {
+    /// By where they are.
+    now: Arc<Mutex<BTreeMap<Endpoint, Arc<Worker>>>>,
+    /// Of a follower before.
+    before: Arc<Mutex<Vec<Arc<Worker>>>>,
+}
 
 /// Which base models wait for workers to be found. Empty before it is known.
 #[derive(Clone, Default)]
@@ -74,13 +78,13 @@ impl Follower {
     ) -> Self {
         let (tell, found) = watch::channel(Found::default());
         let members = Members::default();
+        *members.before() = before;
         let group = Group {
             config: config.clone(),
             worker: worker.clone(),
             gateway: gateway.clone(),
             metrics: metrics.clone(),
             members: members.clone(),
-            before,
         };
         let (name, seen) = (source.to_string(), found.clone());
         let following = async move {
@@ -93,9 +97,11 @@ impl Follower {
         Self { members, source: name, found: seen, _following }
     }
 
-    /// The instances in the pool.
+    /// The instances in the pool, and those of a follower before that have not left yet.
     pub(super) fn members(&self) -> Vec<Arc<Worker>> {
-        self.members.lock().values().cloned().collect()
+        let now: Vec<_> = self.members.lock().values().cloned().collect();
+        let before = self.members.before();
+        now.into_iter().chain(before.iter().cloned()).collect()
     }
 }
 
@@ -103,7 +109,11 @@ impl Follower {
 
 impl Members {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Endpoint, Arc<Worker>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn before(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,15 +154,13 @@ struct Group {
     gateway: Arc<Gateway>,
     metrics: Arc<Metrics>,
     members: Members,
-    /// Of the follower that was here before.
-    before: Vec<Arc<Worker>>,
 }
 
 // === impl Group ===
 
 impl Group {
     /// Keeps the pool's members to what is found.
-    async fn keep(mut self, mut found: watch::Receiver<Found>) {
+    async fn keep(self, mut found: watch::Receiver<Found>) {
         let mut answered = false;
         loop {
             let now = {
@@ -175,11 +183,14 @@ impl Group {
             }
             let gone: Vec<Endpoint> =
                 self.members.lock().keys().filter(|member| !now.contains(member)).cloned().collect();
-            let before = if answered { std::mem::take(&mut self.before) } else { Vec::new() };
-            if !gone.is_empty() || !before.is_empty() {
+            let leaves = answered && !self.members.before().is_empty();
+            if !gone.is_empty() || leaves {
                 answering(&newcomers).await;
             }
-            self.gateway.pool().dismiss(&before);
+            if leaves {
+                let before = std::mem::take(&mut *self.members.before());
+                self.gateway.pool().dismiss(&before);
+            }
             gone.iter().for_each(|endpoint| self.remove(endpoint));
             drop(newcomers);
 

@@ -15,7 +15,43 @@ use super::section::{Entry, Findings, Section, boolean, choice, decimal, duratio
 use super::tree::{Node, Value};
 use super::validate::{Folder, id};
 use super::workers::no_base;
-use super::{BaseConfig, Config, GuardConfig, JudgeConfig, JudgeKind, Stage2Config, TenantConfig, secret};
+use super::{BaseConfig, Config, SecretRef, TenantConfig, secret};
+
+/// What is looked for in prompts and answers.
+#[derive(Debug, Clone, Default)]
+pub struct GuardConfig {
+    pub stage2: Stage2Config,
+    pub judges: Vec<JudgeConfig>,
+    pub policies: BTreeMap<String, Arc<Policy>>,
+    /// Of tenants that name no policy.
+    pub standard: Arc<Policy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage2Config {
+    pub enabled: bool,
+    /// A folder with a classifier; `None` for the one in the binary.
+    pub path: Option<PathBuf>,
+    pub pool: PoolConfig,
+}
+
+/// A judge beside the guard's own models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgeConfig {
+    pub name: Arc<str>,
+    pub kind: JudgeKind,
+    pub timeout: Duration,
+    /// Whether what it does not judge is blocked.
+    pub closed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JudgeKind {
+    /// OpenAI's `/v1/moderations`, somewhere.
+    Endpoint { url: String, key: Option<SecretRef>, model: Option<String> },
+    /// A guard model that the pool serves.
+    Pool { base: BaseName },
+}
 
 const ACTIONS: [(&str, Action); 3] = [("block", Action::Block), ("redact", Action::Redact), ("flag", Action::Flag)];
 const BUSY: [(&str, Busy); 2] = [("stage1", Busy::Stage1), ("block", Busy::Block)];

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::problem::{Place, Problem, Problems};
 use super::validate::{self, Folder};
@@ -16,6 +17,8 @@ use super::{
 pub struct Loaded {
     /// Where it was read from.
     pub file: PathBuf,
+    /// What was written later is not in it.
+    pub read: SystemTime,
     pub config: Config,
     pub digests: Digests,
     pub warnings: Vec<Problem>,
@@ -52,7 +55,9 @@ pub fn load(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     inspect: impl Inspect,
 ) -> Result<Loaded, Problems> {
-    check(file, &read(file)?, variables, |config| on_disk(config, inspect))
+    let began = SystemTime::now();
+    let loaded = check(file, &read(file)?, variables, |config| on_disk(config, inspect))?;
+    Ok(Loaded { read: began, ..loaded })
 }
 
 /// As [`load`], of the file of `tenantry worker`.
@@ -132,7 +137,13 @@ fn check(
     if !problems.is_empty() {
         return Err(Problems::new(problems));
     }
-    Ok(Loaded { file: file.to_owned(), warnings: validate::warnings(&config), config, digests })
+    Ok(Loaded {
+        file: file.to_owned(),
+        read: SystemTime::now(),
+        warnings: validate::warnings(&config),
+        config,
+        digests,
+    })
 }
 
 /// Looks at what the configuration names, as far as it could be read: there may be problems besides.

@@ -28,7 +28,7 @@ mod validate;
 mod worker_process;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -36,15 +36,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::KeyHash;
-use crate::moderation::{Policy, PoolConfig};
+use crate::moderation::Policy;
 use crate::telemetry::{LogConfig, MetricsConfig};
 use crate::types::{BaseName, Limits, Priority, Share, TenantId};
 
 pub use discovery::{
     DiscoverConfig, DnsConfig, DnsName, KubernetesApi, KubernetesConfig, PortConfig, Scheme, SourceConfig,
 };
+pub use guard::{GuardConfig, JudgeConfig, JudgeKind, Stage2Config};
 pub use load::{Digests, Inspect, Loaded, LoadedWorker, is_worker, load, load_worker, parse, parse_worker};
 pub use problem::{Place, Problem, Problems};
+pub use ratings::{Compression, KafkaLogin, KafkaTls, Mechanism, RatedTenant, RatingsConfig, SinkConfig, SinkKind};
 
 use boot::Boot;
 use tree::Places;
@@ -152,137 +154,6 @@ pub struct TracesConfig {
     pub follow_clients: bool,
     pub service_name: String,
     pub timeout: Duration,
-}
-
-/// Where ratings and the events of generations go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RatingsConfig {
-    pub enabled: bool,
-    /// Of the spool; on a local disk.
-    pub folder: PathBuf,
-    /// The events' `source`.
-    pub source: String,
-    /// The first signs; empty: a key of this gateway's own, in `folder`.
-    pub secrets: Vec<SecretRef>,
-    pub max_bytes: u64,
-    /// Ratings of one generation that name no end user.
-    pub unnamed_per_generation: u32,
-    pub rate_within: Duration,
-    pub keep: Duration,
-    pub max_content_bytes: usize,
-    pub sinks: Vec<SinkConfig>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SinkConfig {
-    pub name: String,
-    pub kind: SinkKind,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SinkKind {
-    File {
-        folder: PathBuf,
-        rotate_bytes: u64,
-        rotate_after: Duration,
-        compression: Compression,
-    },
-    Stdout,
-    Http {
-        url: SecretRef,
-        key: SecretRef,
-        timeout: Duration,
-        /// Events of one request.
-        batch: usize,
-    },
-    Nats {
-        servers: SecretRef,
-        subject: String,
-        stream: Option<String>,
-        token: Option<SecretRef>,
-        credentials: Option<SecretRef>,
-    },
-    Kafka {
-        brokers: String,
-        topic: String,
-        tls: Option<KafkaTls>,
-        login: Option<KafkaLogin>,
-        options: BTreeMap<String, SecretRef>,
-    },
-}
-
-/// Of a file sink's older files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-/// PEM; without `ca` the machine's own certificates count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KafkaTls {
-    pub ca: Option<SecretRef>,
-    /// The gateway's own certificate and its key.
-    pub identity: Option<(SecretRef, SecretRef)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KafkaLogin {
-    pub mechanism: Mechanism,
-    pub username: SecretRef,
-    pub password: SecretRef,
-}
-
-/// Of SASL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism {
-    Plain,
-    ScramSha256,
-    ScramSha512,
-}
-
-/// What ratings of a tenant may say, and what events keep of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RatedTenant {
-    pub labels: BTreeSet<String>,
-    pub keep_content: bool,
-}
-
-/// What is looked for in prompts and answers.
-#[derive(Debug, Clone, Default)]
-pub struct GuardConfig {
-    pub stage2: Stage2Config,
-    pub judges: Vec<JudgeConfig>,
-    pub policies: BTreeMap<String, Arc<Policy>>,
-    /// Of tenants that name no policy.
-    pub standard: Arc<Policy>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stage2Config {
-    pub enabled: bool,
-    /// A folder with a classifier; `None` for the one in the binary.
-    pub path: Option<PathBuf>,
-    pub pool: PoolConfig,
-}
-
-/// A judge beside the guard's own models.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JudgeConfig {
-    pub name: Arc<str>,
-    pub kind: JudgeKind,
-    pub timeout: Duration,
-    /// Whether what it does not judge is blocked.
-    pub closed: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JudgeKind {
-    /// OpenAI's `/v1/moderations`, somewhere.
-    Endpoint { url: String, key: Option<SecretRef>, model: Option<String> },
-    /// A guard model that the pool serves.
-    Pool { base: BaseName },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,10 +7,102 @@ use std::time::Duration;
 use super::section::{Entry, Findings, Section, boolean, bytes_in, choice, duration_in, number, text};
 use super::tree::Node;
 use super::validate::{Folder, id};
-use super::{
-    Compression, KafkaLogin, KafkaTls, Mechanism, RatedTenant, RatingsConfig, SecretRef, SinkConfig, SinkKind, secret,
-    tree,
-};
+use super::{SecretRef, secret, tree};
+
+/// Where ratings and the events of generations go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RatingsConfig {
+    pub enabled: bool,
+    /// Of the spool; on a local disk.
+    pub folder: PathBuf,
+    /// The events' `source`.
+    pub source: String,
+    /// The first signs; empty: a key of this gateway's own, in `folder`.
+    pub secrets: Vec<SecretRef>,
+    pub max_bytes: u64,
+    /// Ratings of one generation that name no end user.
+    pub unnamed_per_generation: u32,
+    pub rate_within: Duration,
+    pub keep: Duration,
+    pub max_content_bytes: usize,
+    pub sinks: Vec<SinkConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkConfig {
+    pub name: String,
+    pub kind: SinkKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkKind {
+    File {
+        folder: PathBuf,
+        rotate_bytes: u64,
+        rotate_after: Duration,
+        compression: Compression,
+    },
+    Stdout,
+    Http {
+        url: SecretRef,
+        key: SecretRef,
+        timeout: Duration,
+        /// Events of one request.
+        batch: usize,
+    },
+    Nats {
+        servers: SecretRef,
+        subject: String,
+        stream: Option<String>,
+        token: Option<SecretRef>,
+        credentials: Option<SecretRef>,
+    },
+    Kafka {
+        brokers: String,
+        topic: String,
+        tls: Option<KafkaTls>,
+        login: Option<KafkaLogin>,
+        options: BTreeMap<String, SecretRef>,
+    },
+}
+
+/// Of a file sink's older files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// PEM; without `ca` the machine's own certificates count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaTls {
+    pub ca: Option<SecretRef>,
+    /// The gateway's own certificate and its key.
+    pub identity: Option<(SecretRef, SecretRef)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KafkaLogin {
+    pub mechanism: Mechanism,
+    pub username: SecretRef,
+    pub password: SecretRef,
+}
+
+/// Of SASL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+}
+
+/// What ratings of a tenant may say, and what events keep of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RatedTenant {
+    pub labels: BTreeSet<String>,
+    pub keep_content: bool,
+}
 
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);

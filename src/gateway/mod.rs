@@ -246,7 +246,8 @@ impl Gateway {
             let mut permit = self.admission.admit(caller, &model, Estimate::of(&request)).map_err(refused)?;
             let policy = live.policies().of(&tenant.id, &model).clone();
             let guard = live.guard().unwrap_or(&self.guard);
-            trail.enter(Step::Prompt);
+            let outside = policy.prompt.as_ref().is_some_and(|rules| rules.judge.is_some());
+            trail.enter(if outside { Step::Judge } else { Step::Prompt });
             let decoded = self.decoded(&policy, &route.base, &request).await;
             record.noted(self.noted(caller, &request));
             let checked = guard.check_prompt(&policy, &mut request, decoded).await;

@@ -166,9 +166,10 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 // === impl Shared ===
 
 impl Shared {
-    /// Whether the next event depends on the guard alone.
+    /// Whether the next event depends on the guard's own models alone.
     fn awaits_guard(&self) -> bool {
-        self.guard.as_ref().is_some_and(|guard| self.ended.is_some() || guard.is_full())
+        let waits = |guard: &OutputGuard| !guard.asks_outside() && (self.ended.is_some() || guard.is_full());
+        self.guard.as_ref().is_some_and(waits)
     }
 
     /// The worker's next event as it is.

@@ -148,11 +148,11 @@ impl Gateway {
         before: Value,
     ) -> Result<TenantCard, ChangeError> {
         self.assemble();
-        // Another gateway may have deleted it since.
-        let card = self.tenant_card(id).ok_or_else(|| no_tenant(id))?;
+        let card = self.tenant_card(id);
         let subject = format!("tenants/{id}");
         self.audit(Change { who, action, subject, tenant: Some(id), before, after: json!(card) });
-        Ok(card)
+        // Another gateway may have deleted it since.
+        card.ok_or_else(|| no_tenant(id))
     }
 
     fn record(&self, id: &TenantId) -> Option<TenantRecord> {

@@ -150,13 +150,13 @@ impl Reloader {
         }))
     }
 
-    /// Looks for changes of the file, where the configuration says so.
-    pub(super) fn watch(&self) -> Option<AbortOnDropHandle<()>> {
+    /// Looks for changes of the file since it was `read`, where the configuration says so.
+    pub(super) fn watch(&self, read: SystemTime) -> Option<AbortOnDropHandle<()>> {
         let settings = &self.0.started.reload;
         if !settings.watch {
             return None;
         }
-        let (reloader, interval, mut watch) = (self.clone(), settings.interval, Watch::of(&self.0.file));
+        let (reloader, interval, mut watch) = (self.clone(), settings.interval, Watch::of(&self.0.file, read));
         Some(AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What a file is known by without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +28,11 @@ pub(super) struct Watch {
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn of(file: &Path) -> Self {
+    /// Of a file that was read at that time: what was written since is a change.
+    pub(super) fn of(file: &Path, read: SystemTime) -> Self {
         let sight = Sight::of(file);
-        Self { file: file.to_owned(), told: sight, seen: sight }
+        let changed = fs::metadata(file).and_then(|it| it.modified()).is_ok_and(|modified| modified > read);
+        Self { file: file.to_owned(), told: sight.filter(|_| !changed), seen: sight }
     }
 
     /// Looks at the file. True where it is not as it was told, and as it was
@@ -70,7 +73,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         fs::write(at("file"), "one").expect("written");
-        let mut watch = Watch::of(&at("file"));
+        let mut watch = Watch::of(&at("file"), SystemTime::now());
         assert!(!watch.look() && !watch.look(), "nothing has changed");
 
         fs::write(at("file"), "longer").expect("written");
@@ -98,7 +101,7 @@ mod tests {
         }
         symlink("v1", at("data")).expect("linked");
         symlink("data/file", at("file")).expect("linked");
-        let mut watch = Watch::of(&at("file"));
+        let mut watch = Watch::of(&at("file"), SystemTime::now());
         symlink("v2", at("turning")).expect("linked");
         fs::rename(at("turning"), at("data")).expect("turned");
         assert!(!watch.look() && watch.look() && !watch.look());

@@ -161,6 +161,11 @@ impl OutputGuard {
         self.usage.is_none() && self.is_waiting_for_nothing()
     }
 
+    /// Whether a judge outside has a part in it.
+    pub fn asks_outside(&self) -> bool {
+        self.policy.output.as_ref().is_some_and(|output| output.rules.judge.is_some())
+    }
+
     /// Whether so much waits to be judged that the worker has to wait as well.
     pub fn is_full(&self) -> bool {
         !self.asking.is_empty() && self.choices.iter().map(Choice::held_bytes).sum::<usize>() > FULL

@@ -13,6 +13,7 @@
 
 mod entries;
 mod failures;
+mod proving;
 #[cfg(test)]
 mod tests;
 mod work;

@@ -124,7 +124,7 @@ pub(super) async fn commit(
                 Err(Refused::Full) => Err(SpoolError::Full { retry_after: RETRY_AFTER }),
                 Err(Refused::Unnamed { at }) => Err(SpoolError::Unnamed { at, most: bounds.most_unnamed }),
             }),
-            What::Event(new) if plan.event(&new.payload) => {
+            What::Event(new) if plan.event(new.kind, &new.payload) => {
                 totals.last += 1;
                 if new.generation.is_some() {
                     generations.push((totals.last, &**new));

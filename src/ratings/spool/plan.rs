@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::item::{NewRating, counted};
+use crate::event::EventType;
 
 /// What the tables say of a group's ratings, and how much there is room for.
 pub(super) struct Plan {
@@ -135,9 +136,11 @@ impl Plan {
         }
     }
 
-    /// Whether there is room for a generation's event.
-    pub(super) fn event(&mut self, payload: &str) -> bool {
-        self.takes(counted(payload), self.reserve)
+    /// Whether there is room for an event. What an operator changed may have what
+    /// is kept for ratings: tenants' traffic must not push it out.
+    pub(super) fn event(&mut self, kind: EventType, payload: &str) -> bool {
+        let reserve = if kind == EventType::Changed { 0 } else { self.reserve };
+        self.takes(counted(payload), reserve)
     }
 
     fn takes(&mut self, bytes: u64, reserve: u64) -> bool {

@@ -21,6 +21,8 @@ pub enum Step {
     Queue,
     /// The guard reads its prompt.
     Prompt,
+    /// The same, with a judge outside who is asked as well.
+    Judge,
     /// A worker is picked, and its adapter made ready there.
     Adapter,
     /// A worker answers it.
@@ -70,7 +72,7 @@ impl Step {
         match self {
             Self::Body => None,
             Self::Queue => Some("admission.wait"),
-            Self::Prompt => Some("guard.prompt"),
+            Self::Prompt | Self::Judge => Some("guard.prompt"),
             Self::Adapter => Some("adapter.load"),
             Self::Worker => Some("worker.call"),
         }
@@ -79,7 +81,7 @@ impl Step {
     /// Whether others take that time.
     fn is_wait(self) -> bool {
         match self {
-            Self::Body | Self::Queue | Self::Adapter | Self::Worker => true,
+            Self::Body | Self::Judge | Self::Queue | Self::Adapter | Self::Worker => true,
             Self::Prompt => false,
         }
     }

@@ -12,6 +12,7 @@ use axum::response::Response;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Uri};
+use tracing::Instrument;
 
 use super::Api;
 use super::answer::Failure;
@@ -42,7 +43,12 @@ pub(super) async fn authorised(State(api): State<Api>, mut request: Request, nex
     match api.admin.allows(request.uri(), request.headers()) {
         Ok(who) => {
             request.extensions_mut().insert(who);
-            next.run(request).await
+            if request.method().is_safe() {
+                return next.run(request).await;
+            }
+            // A change that has begun is made and told to its end, whoever hangs up.
+            let changing = tokio::spawn(next.run(request).in_current_span());
+            changing.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
         }
         Err(failure) => failure.response(),
     }

@@ -1,7 +1,7 @@
 //! Whether a loaded adapter is the one that was asked for.
 
 use super::*;
-use crate::pool::residency::work::SETTLED;
+use crate::pool::residency::proving::SETTLED;
 
 async fn probe(harness: &Harness, name: &str, answer: &str) {
     let probe = Probe { prompt: "q".to_owned(), answer: answer.to_owned(), tokens: 1 };
